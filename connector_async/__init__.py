@@ -1,0 +1,1 @@
+"""The asyncio client for the Connector API (names arrive with the parts)."""
