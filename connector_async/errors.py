@@ -1,8 +1,8 @@
 """Every exception that leaves this package.
 
-Facts are attributes; the message is one lower-case sentence. Nothing here imports the rest of the package, and no
-class takes a required keyword, so that each error survives `copy.copy` and `pickle`. Tokens, secrets and message
-text are never put into an error.
+Facts are attributes; the message is one lower-case sentence. Nothing here imports the rest of the package,
+and no class takes a required keyword, so that each error survives `copy.copy` and `pickle`. Tokens, secrets
+and message text are never put into an error.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class NotSent(RequestError):
 
 
 class OutcomeUnknown(RequestError):
-    """The request was sent and no usable answer came: it may have landed, and sending it again may double it."""
+    """The request was sent and no usable answer came: it may have landed; sending it again may double it."""
 
     landed = Landed.UNKNOWN
 
@@ -244,7 +244,7 @@ class RateLimited(RequestError):
 
 
 class SessionClosed(RequestError):
-    """The session was closed before the request ended; `landed` says whether it may have reached the cloud."""
+    """The session closed before the request ended; `landed` says whether it may have reached the cloud."""
 
 
 class AuthError(RequestError):

@@ -1,0 +1,159 @@
+"""The seam between the session and HTTP: bytes in, bytes out.
+
+Owns the shapes that cross it (`Target`, `Headers`, `Answer`) and the `Transport` protocol. Knows nothing of messages,
+tokens or retries.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from typing_extensions import Self
+
+from connector_async.errors import LocalProtocolError
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Answer", "Headers", "Target", "Transport"]
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# RFC 9110 5.5 allows visible ASCII, space and tab; the API's own values need no more.
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HOST = re.compile(r"[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\]")
+_PATH = re.compile(r"/[\x21-\x7e]*")
+
+
+class Target:
+    """Where to post: one URL, taken apart and made ready once.
+
+    Two targets of the same URL are different targets: `Transport.abort` ends the exchanges of one of them only.
+
+    Raises:
+        LocalProtocolError: The URL is not plain http(s) with a host, or has characters that HTTP does not allow.
+    """
+
+    __slots__ = ("head", "host", "path", "port", "scheme", "url")
+
+    def __init__(self, base: str, path: str) -> None:
+        scheme, separator, authority = base.rstrip("/").partition("://")
+        if not separator or scheme not in _DEFAULT_PORTS:
+            raise LocalProtocolError(f"not a base URL: {base!r} (expected http://host or https://host)")
+        host, port = _split_authority(authority)
+        if not _PATH.fullmatch(path):
+            raise LocalProtocolError(f"not a request path: {path!r}")
+        self.scheme = scheme
+        self.host = host.strip("[]")
+        self.port = _DEFAULT_PORTS[scheme] if port is None else port
+        self.path = path
+        shown = host if port is None or port == _DEFAULT_PORTS[scheme] else f"{host}:{port}"
+        self.url = f"{scheme}://{shown}{path}"
+        # `identity`: an answer of a few bytes gains nothing from compression, and a bomb cannot hide in it.
+        self.head = f"POST {path} HTTP/1.1\r\nHost: {shown}\r\nAccept-Encoding: identity\r\n".encode("ascii")
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port: what a connection is made to."""
+        return self.scheme, self.host, self.port
+
+    def __repr__(self) -> str:
+        return f"Target({self.url!r})"
+
+
+def _split_authority(authority: str) -> tuple[str, int | None]:
+    host, port = authority, ""
+    if not authority.endswith("]") and ":" in authority:
+        host, _, port = authority.rpartition(":")
+    if not _HOST.fullmatch(host) or (port and not (port.isascii() and port.isdigit() and int(port) < 65536)):
+        raise LocalProtocolError(f"not a host: {authority!r} (expected host or host:port)")
+    return host, int(port) if port else None
+
+
+class Headers:
+    """Request headers, checked and encoded once for many requests.
+
+    `Host`, `Accept-Encoding` and `Content-Length` are the transport's and must not be given.
+
+    Raises:
+        LocalProtocolError: A name or value has characters that HTTP does not allow, such as a line break.
+    """
+
+    __slots__ = ("block", "items")
+
+    def __init__(self, items: Iterable[tuple[str, str]]) -> None:
+        self.items = tuple(items)
+        for name, value in self.items:
+            if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+                # The value may be a token: it is not shown.
+                raise LocalProtocolError(f"header {name!r} has characters that HTTP does not allow")
+        self.block = "".join(f"{name}: {value}\r\n" for name, value in self.items).encode("ascii")
+
+    def __repr__(self) -> str:
+        return f"Headers({', '.join(name for name, _ in self.items)})"
+
+
+class Answer:
+    """What came back: `status`, `headers` (pairs of bytes, names in lower case) and the whole `body`."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    def header(self, name: bytes) -> str | None:
+        """The first value of a header (`name` in lower case), or None."""
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return None
+
+    def __repr__(self) -> str:
+        return f"Answer({self.status}, {len(self.body)} bytes)"
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """One HTTP exchange at a time, many at once; safe to cancel at every await."""
+
+    async def post(self, target: Target, headers: Headers, body: bytes, deadline: float) -> Answer:
+        """Send one POST and read the whole answer.
+
+        Cancelling closes the connection it used: a connection with an answer outstanding is never used again.
+
+        Args:
+            deadline: Seconds on the event-loop clock (`anyio.current_time()`); covers waiting for a connection,
+                connecting, sending and the last byte of the answer.
+
+        Raises:
+            TransportError: No answer; `phase`, `sent`, `reused`, `answered`, `timed_out` say how far it had come.
+            RemoteProtocolError: What came is not a usable HTTP answer (also ResponseTooLarge, RedirectRefused).
+        """
+        ...
+
+    def abort(self, target: Target) -> None:
+        """End every exchange with this target at once: each raises TransportError."""
+        ...
+
+    @property
+    def client(self) -> httpx.AsyncClient:
+        """An httpx client over the same connections, for look-ups and file transfer. Not to be closed by users."""
+        ...
+
+    async def aclose(self) -> None:
+        """End all exchanges and close all connections; idempotent."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
