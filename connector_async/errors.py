@@ -42,6 +42,7 @@ __all__ = [
     "RequestRefused",
     "ResponseTooLarge",
     "SessionClosed",
+    "StoreUnavailable",
     "TLSError",
     "TokenUnavailable",
     "TransportError",
@@ -83,6 +84,10 @@ class ConfigurationError(ConnectorError):
 
 class UnknownAccount(ConnectorError):
     """No credentials are known for the account that was named."""
+
+
+class StoreUnavailable(ConnectorError):
+    """The store could not read or write: the disk is full, the file is locked, read-only or damaged."""
 
 
 class RequestError(ConnectorError):

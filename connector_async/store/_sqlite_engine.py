@@ -1,0 +1,184 @@
+"""One SQLite connection, used from one thread at a time; concurrent writers share a commit.
+
+It knows files, transactions and threads, and nothing of what the tables mean.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from connector_async.errors import ConfigurationError, StoreUnavailable
+
+__all__ = ["SqliteEngine"]
+
+_Result = TypeVar("_Result")
+_MEMORY = ":memory:"
+_FAILURES = (sqlite3.Error, OverflowError, ValueError)
+"""What a statement may raise: by the file, by a number beyond 64 bits, by text that is not Unicode."""
+
+
+@attrs.define(eq=False)
+class _Operation(Generic[_Result]):
+    run: Callable[[sqlite3.Connection], _Result]
+    writes: bool
+    result: _Result | None = None
+    error: Exception | None = None
+    is_done: bool = False
+    is_wanted: bool = True
+
+
+@attrs.define(eq=False)
+class SqliteEngine:
+    """Runs functions of a connection in a thread, as many at once in one transaction as are waiting.
+
+    A commit with `synchronous=FULL` costs a flush of the disk, whether it holds one row or a hundred. So callers line
+    up at a lock, and the one that gets it commits for all that wait behind it: the busier, the cheaper each.
+    """
+
+    path: Path | str
+    migrations: Sequence[str]
+    busy_timeout: float
+    _connection: sqlite3.Connection | None = attrs.field(default=None, init=False, repr=False)
+    _waiting: list[_Operation[Any]] = attrs.field(factory=list, init=False, repr=False)
+    _guard: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
+    _turn: anyio.Lock = attrs.field(factory=lambda: anyio.Lock(fast_acquire=True), init=False, repr=False)
+    _limiter: anyio.CapacityLimiter = attrs.field(factory=lambda: anyio.CapacityLimiter(1), init=False, repr=False)
+    _is_closed: bool = attrs.field(default=False, init=False)
+
+    async def read(self, run: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """What `run` returns, seen at one moment."""
+        return await self._submit(_Operation(run, writes=False))
+
+    async def write(self, run: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """What `run` returns, once it is on disk.
+
+        Raises:
+            StoreUnavailable: Nothing of it was written: disk full, read-only, locked for too long, or damaged.
+        """
+        return await self._submit(_Operation(run, writes=True))
+
+    async def aclose(self) -> None:
+        """Close the file after what is under way; idempotent."""
+        with anyio.CancelScope(shield=True):
+            async with self._turn:
+                self._is_closed = True
+                if self._connection is not None:
+                    await anyio.to_thread.run_sync(self._connection.close, limiter=self._limiter)
+                    self._connection = None
+
+    async def _submit(self, operation: _Operation[_Result]) -> _Result:
+        self._check_open()
+        with self._guard:
+            self._waiting.append(operation)
+        try:
+            async with self._turn:
+                if not operation.is_done:
+                    await self._lead()
+        finally:
+            # Cancelled while it waited in line: it must not be written on behalf of nobody.
+            operation.is_wanted = False
+        if isinstance(operation.error, ConfigurationError):
+            raise ConfigurationError(str(operation.error)) from operation.error
+        if operation.error is not None:
+            raise StoreUnavailable(f"the store at {self.path} failed: {operation.error}") from operation.error
+        return operation.result  # type: ignore[return-value]  # set unless there is an error
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("the store is closed")
+
+    async def _lead(self) -> None:
+        self._check_open()
+        # The thread takes the operations itself: a cancellation before it starts leaves them to the next in line.
+        await anyio.to_thread.run_sync(self._run_waiting, limiter=self._limiter)
+
+    def _run_waiting(self) -> None:
+        with self._guard:
+            waiting, self._waiting = self._waiting, []
+        operations = [operation for operation in waiting if operation.is_wanted]
+        try:
+            if self._connection is None:
+                self._connection = _open(self.path, self.migrations, self.busy_timeout)
+        except (ConfigurationError, OSError, sqlite3.Error) as error:
+            for operation in operations:
+                operation.error = error
+        else:
+            _run(self._connection, operations)
+        for operation in operations:
+            operation.is_done = True
+
+
+def _run(connection: sqlite3.Connection, operations: Sequence[_Operation[Any]]) -> None:
+    """Run all in one transaction; when one fails, each in its own, so that only the culprit gets the error."""
+    try:
+        _run_together(connection, operations)
+    except _FAILURES:
+        for operation in operations:
+            try:
+                _run_together(connection, [operation])
+            except _FAILURES as error:
+                operation.error = error
+
+
+def _run_together(connection: sqlite3.Connection, operations: Sequence[_Operation[Any]]) -> None:
+    is_writing = any(operation.writes for operation in operations)
+    connection.execute("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+    try:
+        for operation in operations:
+            operation.result = operation.run(connection)
+        connection.execute("COMMIT")
+    finally:
+        _roll_back(connection)
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # After a COMMIT nothing is open; SQLite also ends the transaction itself on some errors (disk full, I/O error).
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def _open(path: Path | str, migrations: Sequence[str], busy_timeout: float) -> sqlite3.Connection:
+    if str(path) != _MEMORY:
+        _create_private(Path(path))
+    connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        # NORMAL survives the death of the process but not of the power supply.
+        connection.execute("PRAGMA synchronous = FULL")
+        _migrate(connection, migrations, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _create_private(path: Path) -> None:
+    """Make the file readable by its owner only: it holds tokens. SQLite gives its side files the same mode."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _migrate(connection: sqlite3.Connection, migrations: Sequence[str], path: Path | str) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(migrations):
+            raise ConfigurationError(
+                f"the store at {path} was written by a newer version of connector_async (schema {version}, "
+                f"known here: {len(migrations)}); update the package or use another file"
+            )
+        for script in migrations[version:]:
+            for statement in script.split(";\n\n"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    finally:
+        _roll_back(connection)

@@ -1,0 +1,218 @@
+"""The store that a session has when it is given none: everything in this process, bounded, gone at its end."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TypeVar
+
+import attrs
+
+from connector_async.store._memory_inbox import MemoryInbox
+from connector_async.store.base import (
+    Admission,
+    ConsumerRecord,
+    ConversationRecord,
+    DeadDelivery,
+    Delivery,
+    DeliveryCounts,
+)
+
+__all__ = ["MemoryStore"]
+
+_Value = TypeVar("_Value")
+_Key = tuple[str, str]
+
+
+@attrs.define(eq=False)
+class MemoryStore:
+    """Consumers, conversations and seen notifications in dictionaries; the least recently used go first.
+
+    Args:
+        max_entries: How many consumers, conversations, seen keys and waiting deliveries are kept, each.
+        max_dead: How many deliveries that were given up are kept for each account.
+    """
+
+    max_entries: int = attrs.field(default=100_000, validator=attrs.validators.ge(1))
+    max_dead: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
+    _consumers: OrderedDict[_Key, ConsumerRecord] = attrs.field(factory=OrderedDict, init=False, repr=False)
+    _by_lp_id: dict[_Key, str] = attrs.field(factory=dict, init=False, repr=False)
+    _conversations: OrderedDict[_Key, ConversationRecord] = attrs.field(factory=OrderedDict, init=False, repr=False)
+    _of_consumer: dict[_Key, dict[str, None]] = attrs.field(factory=dict, init=False, repr=False)
+    _seen: OrderedDict[_Key, None] = attrs.field(factory=OrderedDict, init=False, repr=False)
+    _echoes: OrderedDict[tuple[str, str, str], list[int | None]] = attrs.field(
+        factory=OrderedDict, init=False, repr=False
+    )
+    _inboxes: dict[str, MemoryInbox] = attrs.field(factory=dict, init=False, repr=False)
+
+    @property
+    def durable(self) -> bool:
+        """False: what was put is gone with the process."""
+        return False
+
+    async def put_consumer(self, record: ConsumerRecord) -> None:
+        """Keep a consumer."""
+        key = (record.account_id, record.ext_consumer_id)
+        self._drop_consumer(key)
+        self._consumers[key] = record
+        if record.lp_consumer_id is not None:
+            self._by_lp_id[record.account_id, record.lp_consumer_id] = record.ext_consumer_id
+        if len(self._consumers) > self.max_entries:
+            self._drop_consumer(next(iter(self._consumers)))
+
+    async def get_consumer(self, account_id: str, ext_consumer_id: str) -> ConsumerRecord | None:
+        """The consumer with this channel id."""
+        return _touch(self._consumers, (account_id, ext_consumer_id))
+
+    async def find_consumer(self, account_id: str, lp_consumer_id: str) -> ConsumerRecord | None:
+        """The consumer with the cloud's id."""
+        ext_consumer_id = self._by_lp_id.get((account_id, lp_consumer_id))
+        return None if ext_consumer_id is None else _touch(self._consumers, (account_id, ext_consumer_id))
+
+    async def drop_consumer_token(self, account_id: str, ext_consumer_id: str) -> None:
+        """Forget a token that was refused."""
+        key = (account_id, ext_consumer_id)
+        record = self._consumers.get(key)
+        if record is not None:
+            self._consumers[key] = attrs.evolve(record, token="")
+
+    async def put_conversation(self, record: ConversationRecord) -> None:
+        """Keep a conversation."""
+        key = (record.account_id, record.conversation_id)
+        self._drop_conversation(key)
+        self._conversations[key] = record
+        self._of_consumer.setdefault((record.account_id, record.ext_consumer_id), {})[record.conversation_id] = None
+        if len(self._conversations) > self.max_entries:
+            self._drop_conversation(next(iter(self._conversations)))
+
+    async def get_conversation(self, account_id: str, conversation_id: str) -> ConversationRecord | None:
+        """The conversation with this id, open or closed."""
+        return _touch(self._conversations, (account_id, conversation_id))
+
+    async def get_open_conversation(self, account_id: str, ext_consumer_id: str) -> ConversationRecord | None:
+        """The consumer's newest conversation that is not closed."""
+        ids = self._of_consumer.get((account_id, ext_consumer_id), {})
+        records = [self._conversations[account_id, conversation_id] for conversation_id in ids]
+        is_open = [record for record in reversed(records) if not record.is_closed]
+        return max(is_open, key=lambda record: record.opened_at, default=None)
+
+    async def close_conversation(self, account_id: str, conversation_id: str) -> None:
+        """Mark it closed; unknown ids are ignored."""
+        record = self._conversations.get((account_id, conversation_id))
+        if record is not None:
+            self._conversations[account_id, conversation_id] = attrs.evolve(record, is_closed=True)
+
+    async def first_time(self, account_id: str, key: str) -> bool:
+        """Whether this key was never given before, among the last `max_entries`."""
+        if (account_id, key) in self._seen:
+            return False
+        self._seen[account_id, key] = None
+        if len(self._seen) > self.max_entries:
+            self._seen.popitem(last=False)
+        return True
+
+    async def put_echo(self, account_id: str, conversation_id: str, digest: str, sequence: int | None) -> None:
+        """Keep the echo of a consumer's message that no send was waiting for."""
+        key = (account_id, conversation_id, digest)
+        self._echoes.setdefault(key, []).append(sequence)
+        self._echoes.move_to_end(key)
+        if len(self._echoes) > self.max_entries:
+            self._echoes.popitem(last=False)
+
+    async def take_echo(self, account_id: str, conversation_id: str, digest: str) -> tuple[bool, int | None]:
+        """Whether such an echo came, and its sequence; each is given out once."""
+        key = (account_id, conversation_id, digest)
+        waiting = self._echoes.get(key)
+        if waiting is None:
+            return False, None
+        sequence = waiting.pop(0)
+        if not waiting:
+            del self._echoes[key]
+        return True, sequence
+
+    async def put_delivery(
+        self, account_id: str, *, key: str, lane: str, body: bytes, received_at: float, part: int = 0
+    ) -> Admission:
+        """Keep one event until it is handled, or until the process ends."""
+        return self._inbox(account_id).put(key=key, lane=lane, body=body, received_at=received_at, part=part)
+
+    async def claim_deliveries(
+        self, account_id: str, *, owner: str, now: float, lease_until: float, limit: int
+    ) -> list[Delivery]:
+        """Take up to `limit` that are due, oldest first."""
+        return self._inbox(account_id).claim(account_id, owner=owner, now=now, lease_until=lease_until, limit=limit)
+
+    async def renew_deliveries(self, account_id: str, *, owner: str, lease_until: float) -> int:
+        """Extend all leases of a worker."""
+        return self._inbox(account_id).renew(owner=owner, lease_until=lease_until)
+
+    async def settle_delivery(self, account_id: str, key: str, *, owner: str) -> bool:
+        """Mark it handled; its key stays known."""
+        return self._inbox(account_id).settle(key, owner=owner)
+
+    async def retry_delivery(self, account_id: str, key: str, *, owner: str, due_at: float) -> bool:
+        """Give it back, to be claimed from `due_at`."""
+        return self._inbox(account_id).retry(key, owner=owner, due_at=due_at)
+
+    async def dead_letter_delivery(self, account_id: str, key: str, *, owner: str, reason: str) -> bool:
+        """Give it up and keep it aside."""
+        return self._inbox(account_id).bury(account_id, key, owner=owner, reason=reason)
+
+    async def release_deliveries(self, account_id: str, *, owner: str) -> int:
+        """Give back all that a stopping worker holds."""
+        return self._inbox(account_id).release(owner=owner)
+
+    async def delivery_counts(self, account_id: str) -> DeliveryCounts:
+        """How many wait, are claimed, are dead."""
+        return self._inbox(account_id).counts()
+
+    async def dead_deliveries(self, account_id: str, *, limit: int = 100) -> list[DeadDelivery]:
+        """Those that were given up, oldest first."""
+        return self._inbox(account_id).dead(limit)
+
+    async def revive_delivery(self, account_id: str, key: str) -> bool:
+        """Let a dead one be claimed again."""
+        return self._inbox(account_id).revive(key)
+
+    async def forget(self, account_id: str, ext_consumer_id: str) -> None:
+        """Erase the consumer, the token, all conversations, and what the inbox and the echoes hold of them."""
+        self._drop_consumer((account_id, ext_consumer_id))
+        for conversation_id in list(self._of_consumer.get((account_id, ext_consumer_id), {})):
+            self._drop_conversation((account_id, conversation_id))
+            self._inbox(account_id).forget(conversation_id)
+            for key in [key for key in self._echoes if key[:2] == (account_id, conversation_id)]:
+                del self._echoes[key]
+
+    async def aclose(self) -> None:
+        """Nothing is held open; what was put stays readable."""
+
+    def _inbox(self, account_id: str) -> MemoryInbox:
+        inbox = self._inboxes.get(account_id)
+        if inbox is None:
+            inbox = MemoryInbox(max_waiting=self.max_entries, max_settled=self.max_entries, max_dead=self.max_dead)
+            self._inboxes[account_id] = inbox
+        return inbox
+
+    def _drop_consumer(self, key: _Key) -> None:
+        record = self._consumers.pop(key, None)
+        if record is None or record.lp_consumer_id is None:
+            return
+        if self._by_lp_id.get((record.account_id, record.lp_consumer_id)) == record.ext_consumer_id:
+            del self._by_lp_id[record.account_id, record.lp_consumer_id]
+
+    def _drop_conversation(self, key: _Key) -> None:
+        record = self._conversations.pop(key, None)
+        if record is None:
+            return
+        owner = (record.account_id, record.ext_consumer_id)
+        siblings = self._of_consumer[owner]
+        del siblings[record.conversation_id]
+        if not siblings:
+            del self._of_consumer[owner]
+
+
+def _touch(entries: OrderedDict[_Key, _Value], key: _Key) -> _Value | None:
+    """The entry, which from now on counts as the one used last."""
+    value = entries.get(key)
+    if value is not None:
+        entries.move_to_end(key)
+    return value
