@@ -8,14 +8,17 @@ from anyio's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
-from typing import Protocol
+import copy
+from collections.abc import Awaitable, Callable, Generator, Hashable
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 import sniffio
 from anyio.abc import TaskGroup
 
-__all__ = ["Clock", "Slot", "TimerHandle", "current_clock"]
+__all__ = ["Clock", "SingleFlight", "Slot", "TimerHandle", "current_clock", "twin"]
+
+T = TypeVar("T")
 
 
 class TimerHandle(Protocol):
@@ -141,3 +144,72 @@ class _PortableClock:
 
     def slot(self) -> Slot:
         return _PortableSlot()
+
+
+class _Flight(Generic[T]):
+    __slots__ = ("result", "waiters")
+
+    def __init__(self) -> None:
+        self.waiters: set[Slot] = set()
+        self.result: T | None = None
+
+
+class SingleFlight:
+    """Runs one task per key, however many wait for it; a waiter that is cancelled does not cancel the others' task.
+
+    Args:
+        task_group: Carries the tasks; when it is cancelled, the waiters get `closed()`.
+        closed: Makes the error for waiters of a flight that was cut off.
+    """
+
+    __slots__ = ("_clock", "_closed", "_flights", "_task_group")
+
+    def __init__(self, task_group: TaskGroup, clock: Clock, closed: Callable[[], Exception]) -> None:
+        self._task_group = task_group
+        self._clock = clock
+        self._closed = closed
+        self._flights: dict[Hashable, _Flight[Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    async def run(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of `work`, or of the flight under this key that is under way already.
+
+        Raises:
+            Exception: What `work` raised; each waiter gets a copy of its own.
+        """
+        flight: _Flight[T] | None = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight()
+            self._task_group.start_soon(self._fly, key, flight, work)
+        slot = self._clock.slot()
+        flight.waiters.add(slot)
+        try:
+            await slot
+        finally:
+            flight.waiters.discard(slot)
+        return flight.result  # type: ignore[return-value]  # set before the slot is settled
+
+    async def _fly(self, key: Hashable, flight: _Flight[T], work: Callable[[], Awaitable[T]]) -> None:
+        failure: Exception | None = self._closed()
+        try:
+            flight.result = await work()
+            failure = None
+        except Exception as error:  # noqa: BLE001 - carried to the waiters, whatever it is
+            failure = error
+        finally:
+            del self._flights[key]
+            for slot in flight.waiters:
+                if failure is None:
+                    slot.settle()
+                else:
+                    slot.fail(twin(failure))
+
+
+def twin(error: Exception) -> Exception:
+    """A copy to raise to one more waiter, so that tracebacks do not pile up on one object."""
+    other = copy.copy(error)
+    other.__cause__ = error.__cause__
+    other.__suppress_context__ = True
+    return other

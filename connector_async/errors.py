@@ -269,9 +269,17 @@ class ConsumerTokenRefused(AuthError):
 
 
 class TokenUnavailable(AuthError):
-    """No valid AppJWT is at hand and the token service gives none at the moment."""
+    """A token is needed and the service that makes it gives none at the moment.
+
+    Attributes:
+        retry_after: Seconds that the service asked to wait, or None when it did not say.
+    """
 
     retryable = True
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None, **facts: object) -> None:
+        super().__init__(message, **facts)  # type: ignore[arg-type]  # the keywords of RequestError, passed on
+        self.retry_after = retry_after
 
 
 class TransportError(ConnectorError):

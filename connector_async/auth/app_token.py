@@ -1,0 +1,145 @@
+"""The AppJWT: client credentials in, a token for about an hour out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import attrs
+import orjson
+
+from connector_async.auth._jwt import is_token, read_claims
+from connector_async.auth.keeper import FetchedToken
+from connector_async.errors import (
+    AppTokenRefused,
+    AuthError,
+    ConfigurationError,
+    ProtocolError,
+    RequestError,
+    TokenUnavailable,
+    TransportError,
+)
+from connector_async.protocol.lifetime import lifetime_of
+from connector_async.transport.base import Answer, Headers, Target, Transport
+
+__all__ = ["AppCredentials", "AppTokenSource", "CredentialsSource"]
+
+_HEADERS = Headers([("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json")])
+_TIMEOUT = 15.0
+
+
+def _filled(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"{attribute.name} is empty; it comes with the app installation")
+
+
+@attrs.frozen
+class AppCredentials:
+    """The app installation's id and secret.
+
+    Attributes:
+        previous_secrets: Older secrets; they only verify webhooks while a rotation is under way.
+
+    Raises:
+        ConfigurationError: The id or the secret is empty.
+    """
+
+    client_id: str = attrs.field(validator=_filled)
+    client_secret: str = attrs.field(repr=False, validator=_filled)
+    previous_secrets: tuple[str, ...] = attrs.field(repr=False, kw_only=True, default=(), converter=tuple)
+
+
+CredentialsSource = AppCredentials | Callable[[], Awaitable[AppCredentials]]
+"""Credentials, or an async callable that is asked at each renewal (a vault)."""
+
+
+class AppTokenSource:
+    """Fetches AppJWTs of one account.
+
+    Source: Connector API, authorization. The secret goes in the form body, where access logs do not see it.
+    """
+
+    def __init__(
+        self,
+        account_id: str,
+        credentials: CredentialsSource,
+        *,
+        transport: Transport,
+        resolve: Callable[[str], Awaitable[str]],
+        now: Callable[[], float],
+    ) -> None:
+        self._path = f"/sentinel/api/account/{account_id}/app/token?v=1.0&grant_type=client_credentials"
+        self._credentials = credentials
+        self._transport = transport
+        self._resolve = resolve
+        self._now = now
+        self._target: tuple[str, Target] | None = None
+
+    async def fetch(self) -> FetchedToken:
+        """A new token.
+
+        Raises:
+            AppTokenRefused: The credentials are refused.
+            TokenUnavailable: The service cannot be reached, is out of order, or answers nonsense.
+        """
+        credentials = await self._ask_credentials()
+        form = urlencode({"client_id": credentials.client_id, "client_secret": credentials.client_secret})
+        try:
+            target = self._target_at(await self._resolve("sentinel"))
+            answer = await self._transport.post(target, _HEADERS, form.encode("ascii"), self._now() + _TIMEOUT)
+        except RequestError as error:
+            raise TokenUnavailable(
+                f"the token service cannot be found: {error.args[0]}",
+                status=error.status,
+                retryable=error.retryable,
+                hint=error.hint,
+            ) from error
+        except (TransportError, ProtocolError) as error:
+            raise TokenUnavailable(f"the token service does not answer: {error}") from error
+        if answer.status >= 300:
+            raise _refused(answer.status)
+        return _read(answer)
+
+    def abort(self) -> None:
+        """End the exchange under way."""
+        if self._target is not None:
+            self._transport.abort(self._target[1])
+
+    async def _ask_credentials(self) -> AppCredentials:
+        if isinstance(self._credentials, AppCredentials):
+            return self._credentials
+        try:
+            credentials = await self._credentials()
+        except Exception as error:
+            raise TokenUnavailable(f"the credentials callable failed ({type(error).__name__})") from error
+        if not isinstance(credentials, AppCredentials):
+            raise TokenUnavailable(
+                f"the credentials callable returned {type(credentials).__name__}, not AppCredentials", retryable=False
+            )
+        return credentials
+
+    def _target_at(self, base: str) -> Target:
+        if self._target is None or self._target[0] != base:
+            self._target = (base, Target(base, self._path))
+        return self._target[1]
+
+
+def _refused(status: int) -> AuthError:
+    if status in (400, 401, 403):
+        return AppTokenRefused(f"the token service refused the app credentials (status {status})", status=status)
+    return TokenUnavailable(f"the token service answers {status}", status=status)
+
+
+def _read(answer: Answer) -> FetchedToken:
+    try:
+        body: Any = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        body = None
+    token = body.get("access_token") if isinstance(body, dict) else None
+    if not is_token(token):
+        raise TokenUnavailable("the token service's answer holds no usable access_token", status=answer.status)
+    return FetchedToken(
+        value=token, seconds=lifetime_of(read_claims(token), body.get("expires_in"), wall=time.time())
+    )

@@ -1,0 +1,273 @@
+"""Keeps one AppJWT usable for everybody.
+
+One background task fetches it; however many wait, there is one call. A token turns stale before it expires: it stays
+in use while the task renews it, and while renewing fails. A 401 renews it only if the token that was refused is still
+the current one, and at most once in 30 seconds, so that one consumer's bad luck cannot become a storm.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from connector_async._concurrency import Clock, Slot, twin
+from connector_async.errors import AppTokenRefused, AuthError, SessionClosed, TokenUnavailable
+from connector_async.hooks import Hooks, TokenRefreshed, TokenRefreshFailed
+from connector_async.protocol.lifetime import Freshness, Lifetime
+
+__all__ = ["AppToken", "FetchedToken", "TokenKeeper", "TokenSettings"]
+
+logger = logging.getLogger("connector_async.auth")
+
+
+@attrs.frozen(kw_only=True)
+class TokenSettings:
+    """When an AppJWT is renewed. All times in seconds.
+
+    Attributes:
+        fraction: Share of its life after which a token is renewed.
+        early: So long before its end it is renewed at the latest (the how-to guide's 5 minutes).
+        forced_interval: Least time between two renewals that 401 answers ask for.
+        backoff: First pause after a failed renewal; doubles up to `longest_backoff`.
+        throttled_backoff: Least pause after a 429 of the token service (the vendor's 5 seconds for logins).
+    """
+
+    fraction: float = 0.9
+    early: float = 300.0
+    forced_interval: float = 30.0
+    backoff: float = 1.0
+    longest_backoff: float = 60.0
+    throttled_backoff: float = 5.0
+
+    def __attrs_post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction must be above 0 and at most 1, got {self.fraction}")
+        if min(self.early, self.forced_interval) < 0 or self.backoff <= 0 or self.longest_backoff < self.backoff:
+            raise ValueError("times must not be negative, and longest_backoff not below backoff")
+
+
+@attrs.frozen(kw_only=True)
+class FetchedToken:
+    """What the token service gave: the token and the seconds it lives."""
+
+    value: str = attrs.field(repr=False)
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class AppToken:
+    """The AppJWT in use. `generation` counts from 1; a 401 names the generation it was answered to."""
+
+    value: str = attrs.field(repr=False)
+    generation: int
+    lifetime: Lifetime
+
+
+class TokenKeeper:
+    """One AppJWT, renewed in the background. `run` is the task; everything else is called from anywhere in the loop.
+
+    Args:
+        fetch: Gets a new token; raises AuthError.
+        random: Gives numbers from 0 to 1, for jitter.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[FetchedToken]],
+        *,
+        clock: Clock,
+        random: Callable[[], float],
+        settings: TokenSettings,
+        hooks: Hooks,
+    ) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._random = random
+        self._settings = settings
+        self._hooks = hooks
+        self._token: AppToken | None = None
+        self._refused_generation = 0
+        self._generation = 0
+        self._forced_at = float("-inf")
+        self._due_at: float | None = None
+        self._failures = 0
+        self._failure: AuthError | None = None
+        self._retry_at = float("-inf")
+        self._waiters: set[Slot] = set()
+        self._bell: Slot | None = None
+        self._closed = False
+        self.fetched = 0
+        """How many tokens were fetched."""
+
+    def current(self) -> AppToken | None:
+        """The token to send now, fresh or stale; None if there is none that holds."""
+        token = self._token
+        if (
+            token is None
+            or token.generation == self._refused_generation
+            or self._clock.time() >= token.lifetime.expires_at
+        ):
+            return None
+        return token
+
+    @property
+    def freshness(self) -> Freshness:
+        """What the token at hand is worth."""
+        token = self.current()
+        return Freshness.EXPIRED if token is None else token.lifetime.at(self._clock.time())
+
+    @property
+    def failure(self) -> AuthError | None:
+        """Why the last renewal failed; None if it did not."""
+        return self._failure
+
+    async def get(self) -> AppToken:
+        """A token that holds, waiting for the renewal under way if there is none. Safe to cancel.
+
+        Raises:
+            AppTokenRefused: The token service refused the credentials.
+            TokenUnavailable: It gives no token; known at once while a failed renewal pauses.
+            SessionClosed: The session ended while waiting.
+        """
+        token = self.current()
+        if token is not None:
+            return token
+        self._check_open()
+        if self._failure is not None and self._clock.time() < self._retry_at:
+            raise twin(self._failure)
+        # A renewal that a 401 asked for may be planned for later; nobody makes it earlier.
+        self._demand(max(self._clock.time(), self._forced_at))
+        return await self._renewed()
+
+    async def renew(self, generation: int, *, certain: bool) -> AppToken:
+        """A token newer than the refused one.
+
+        Args:
+            generation: Of the token that was answered with 401.
+            certain: The answer blamed the AppJWT by its code. Only then is a second renewal within
+                `forced_interval` waited for; without a code the consumer's token may be the cause.
+
+        Raises:
+            AppTokenRefused: A renewed token was refused again, and nothing says that the AppJWT is the cause.
+            TokenUnavailable, SessionClosed: As `get`.
+        """
+        token = self.current()
+        if token is not None and token.generation > generation:
+            return token
+        if self._refused_generation >= generation:
+            return await self.get()
+        self._check_open()
+        now = self._clock.time()
+        allowed_at = self._forced_at + self._settings.forced_interval
+        if now < allowed_at and not certain:
+            raise AppTokenRefused("a freshly renewed AppJWT was refused again", error_code=None)
+        self._refused_generation = generation
+        self._failure = None
+        self._forced_at = max(now, allowed_at)
+        self._demand(self._forced_at)
+        return await self._renewed()
+
+    def close(self) -> None:
+        """Let all waiters go with SessionClosed; idempotent."""
+        self._closed = True
+        self._settle(SessionClosed("the session closed while a token was awaited"))
+
+    async def run(self) -> None:
+        """Renew the token whenever it is due, until cancelled."""
+        while True:
+            await self._sleep_until_due()
+            self._due_at = None
+            await self._renew_once()
+
+    async def _renew_once(self) -> None:
+        try:
+            fetched = await self._fetch()
+        except AuthError as error:
+            self._failed(error)
+        except Exception as error:
+            logger.exception("the token renewal failed in an unexpected way")
+            unavailable = TokenUnavailable(f"the token renewal failed ({type(error).__name__})")
+            unavailable.__cause__ = error
+            self._failed(unavailable)
+        else:
+            self._renewed_to(fetched)
+
+    def _renewed_to(self, fetched: FetchedToken) -> None:
+        now = self._clock.time()
+        settings = self._settings
+        lifetime = Lifetime.starting(
+            now, fetched.seconds, fraction=settings.fraction, early=settings.early, jitter=self._random()
+        )
+        self._generation += 1
+        self.fetched += 1
+        self._token = AppToken(value=fetched.value, generation=self._generation, lifetime=lifetime)
+        self._failure = None
+        self._failures = 0
+        self._due_at = lifetime.refresh_at
+        logger.info("AppJWT renewed, it lives %.0f s", fetched.seconds, extra={"generation": self._generation})
+        self._settle(None)
+        if self._hooks:
+            self._hooks.emit(TokenRefreshed(generation=self._generation, lifetime=fetched.seconds))
+
+    def _failed(self, error: AuthError) -> None:
+        now = self._clock.time()
+        settings = self._settings
+        pause = min(settings.longest_backoff, settings.backoff * 2.0 ** min(self._failures, 16))
+        if error.status == 429:
+            pause = max(pause, settings.throttled_backoff)
+        pause *= 1 + 0.1 * self._random()
+        self._failures += 1
+        self._failure = error
+        self._retry_at = now + pause
+        # Refused credentials do not heal by asking again: the next request asks, the clock does not. While an
+        # older token holds, renewing goes on, since the refusal may pass (a vault that rotates).
+        persists = not isinstance(error, AppTokenRefused) or self.current() is not None
+        self._due_at = self._retry_at if persists else None
+        logger.warning("AppJWT renewal failed: %s", error, extra={"wait": pause if persists else None})
+        self._settle(None if self.current() is not None else error)
+        if self._hooks:
+            self._hooks.emit(TokenRefreshFailed(cause=str(error), wait=pause if persists else None))
+
+    def _demand(self, when: float) -> None:
+        """Make a renewal due at `when`, if none is due before."""
+        if self._due_at is None or when < self._due_at:
+            self._due_at = when
+        if self._bell is not None:
+            self._bell.settle()
+
+    async def _sleep_until_due(self) -> None:
+        while (due := self._due_at) is None or self._clock.time() < due:
+            bell = self._bell = self._clock.slot()
+            timer = None if due is None else self._clock.call_at(due, bell.settle)
+            try:
+                await bell
+            finally:
+                self._bell = None
+                if timer is not None:
+                    timer.cancel()
+
+    async def _renewed(self) -> AppToken:
+        slot = self._clock.slot()
+        self._waiters.add(slot)
+        try:
+            await slot
+        finally:
+            self._waiters.discard(slot)
+        token = self.current()
+        if token is None:
+            raise TokenUnavailable("the AppJWT ended as soon as it was renewed", hint="check the clock and lifetime")
+        return token
+
+    def _settle(self, error: AuthError | SessionClosed | None) -> None:
+        waiters, self._waiters = self._waiters, set()
+        for slot in waiters:
+            if error is None:
+                slot.settle()
+            else:
+                slot.fail(twin(error))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionClosed("the session is closed")
