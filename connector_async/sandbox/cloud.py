@@ -1,0 +1,159 @@
+"""`Sandbox`: the cloud in a box, on a real socket or in process, for as long as its `async with` is open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Literal, Self
+
+import anyio
+import anyio.abc
+import trustme
+
+from connector_async.sandbox._socket_server import bind, serve_on
+from connector_async.sandbox._state import Account
+from connector_async.sandbox.api import SERVICES, CloudApi
+from connector_async.sandbox.app import CloudApp
+from connector_async.sandbox.ledger import Ledger
+from connector_async.sandbox.model import CloudModel, SequenceMode
+
+__all__ = ["Sandbox"]
+
+IN_PROCESS_URL = "http://127.0.0.1"
+
+
+class Sandbox(anyio.AsyncContextManagerMixin):
+    """A cloud that behaves like the Connector API.
+
+    On a socket it runs in the event loop that opens it (asyncio only). In process there is neither socket nor thread:
+    `app` is the ASGI application, and everything that waits does so on anyio's clock, a virtual one included.
+
+    Args:
+        account_id: The first account; `add_account()` makes more.
+        token_lifetime: Seconds that an AppJWT holds.
+        sequence: What answers say as `sequence`: `resend` counts how often the request came, `dialog` numbers the
+            events of the dialog.
+        tls: Serve https, with a certificate of a throw-away CA (`ca_file`, `ssl_context`).
+        in_process: Open no socket.
+        port: 0 takes any that is free.
+        clock: Wall-clock seconds.
+        survey: Whether closing a MAIN dialog starts a survey, for clients that announce MULTI_DIALOG.
+        domain_shape: How the Domain API answers for one service: `flat`, `list`, or `both` at once.
+
+    Attributes:
+        url: The base URL of everything; `domain_api` is the same.
+        ledger: What arrived, was applied and answered.
+    """
+
+    def __init__(
+        self,
+        *,
+        account_id: str = "12345678",
+        client_id: str = "sandbox-client",
+        client_secret: str = "sandbox-secret",  # noqa: S107 - it opens nothing but this sandbox
+        token_lifetime: float = 3600.0,
+        sequence: SequenceMode = "resend",
+        tls: bool = False,
+        in_process: bool = False,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Callable[[], float] = time.time,
+        survey: bool = False,
+        domain_shape: Literal["flat", "list", "both"] = "both",
+    ) -> None:
+        self.account_id = account_id
+        self.client_id = client_id
+        self.client_secret = client_secret
+        self.url = IN_PROCESS_URL
+        self.ca_file: str | None = None
+        self.ssl_context: ssl.SSLContext | None = None
+        self.model = CloudModel(sequence=sequence, token_lifetime=token_lifetime)
+        self.ledger = Ledger()
+        self._tls, self._in_process, self._host, self._port = tls, in_process, host, port
+        self._clock = clock
+        self._api = CloudApi(self.model, self.ledger, domain_shape=domain_shape)
+        self.add_account(account_id, client_id, client_secret, survey=survey)
+        self.app = CloudApp(self._api, clock=clock)
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    @property
+    def domain_api(self) -> str:
+        """Base URL of the Domain API."""
+        return self.url
+
+    @property
+    def domains(self) -> dict[str, str]:
+        """Every service name with its base URL, for clients that take overrides."""
+        return dict.fromkeys(SERVICES, self.url)
+
+    def environ(self) -> dict[str, str]:
+        """The environment variables that point a client here."""
+        return {
+            "LP_ACCOUNT_ID": self.account_id,
+            "LP_CLIENT_ID": self.client_id,
+            "LP_CLIENT_SECRET": self.client_secret,
+            "LP_DOMAIN_API": self.domain_api,
+        }
+
+    def add_account(self, account_id: str, client_id: str, client_secret: str, *, survey: bool = False) -> Account:
+        """Install the app in one more account."""
+        return self.model.add_account(account_id, client_id, client_secret, survey=survey)
+
+    @property
+    def account(self) -> Account:
+        """The state of the first account."""
+        return self.model.accounts[self.account_id]
+
+    def revoke_tokens(self, account_id: str | None = None) -> int:
+        """Refuse every AppJWT given out so far; returns the generation of the newest of them."""
+        return self._api.revoke_tokens(self.model.accounts[account_id or self.account_id])
+
+    @contextlib.asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        failure: Exception | None = None
+        async with contextlib.AsyncExitStack() as stack:
+            if not self._in_process:
+                await stack.enter_async_context(self._on_socket())
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            self._tasks = tasks
+            try:
+                yield self
+            except Exception as error:  # noqa: BLE001 - raised again below, outside of the task group
+                failure = error
+            finally:
+                self._tasks = None
+                tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure  # as itself: a task group would hand it on inside a group of one
+
+    @contextlib.asynccontextmanager
+    async def _on_socket(self) -> AsyncGenerator[None]:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise RuntimeError("a sandbox on a socket needs asyncio; elsewhere use in_process=True") from error
+        with contextlib.ExitStack() as stack:
+            context = self._make_certificates(stack) if self._tls else None
+            sock = bind(self._host, self._port)
+            port: int = sock.getsockname()[1]
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            self.url = f"{'https' if self._tls else 'http'}://{host}:{port}"
+            async with serve_on(sock, self.app, tls=context):
+                yield
+
+    def _make_certificates(self, stack: contextlib.ExitStack) -> ssl.SSLContext:
+        authority = trustme.CA(organization_name="connector_async sandbox", organization_unit_name="throw-away CA")
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="connector-async-sandbox-"))
+        path = Path(directory, "ca.pem")
+        authority.cert_pem.write_to_path(str(path))
+        self.ca_file = str(path)
+        self.ssl_context = ssl.create_default_context(cafile=self.ca_file)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate = authority.issue_cert("localhost", "127.0.0.1", "::1", self._host)
+        certificate.configure_cert(context)  # pyright: ignore[reportUnknownMemberType]  # it also takes pyOpenSSL
+        return context

@@ -1,0 +1,148 @@
+"""`connector-async sandbox`: the sandbox as a process of its own.
+
+When it is ready it prints one JSON line on standard output, which names everything a client needs; nothing else goes
+there. SIGINT, SIGTERM and, on request, the end of the parent process stop it within a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import anyio
+
+from connector_async.errors import ConfigurationError
+from connector_async.sandbox._json import dumps
+from connector_async.sandbox.cloud import Sandbox
+
+__all__ = ["add_arguments", "main", "ready_line", "run"]
+
+_log = logging.getLogger(__name__)
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def _port(value: str) -> int:
+    port = int(value)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {value}")
+    return port
+
+
+def _positive(value: str) -> float:
+    seconds = float(value)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be more than 0 seconds, not {value}")
+    return seconds
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `connector-async sandbox`; hand what is parsed to `main()`."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=0, help="0 takes any that is free (default: %(default)s)")
+    parser.add_argument("--tls", action="store_true", help="serve https with a throw-away CA (see ca_file)")
+    parser.add_argument("--account-id", default="12345678", help="(default: %(default)s)")
+    parser.add_argument("--client-id", default="sandbox-client", help="(default: %(default)s)")
+    parser.add_argument("--client-secret", default="sandbox-secret", help="(default: %(default)s)")
+    parser.add_argument(
+        "--token-lifetime",
+        type=_positive,
+        default=3600.0,
+        metavar="SECONDS",
+        help="how long an AppJWT holds (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--sequence",
+        choices=("resend", "dialog"),
+        default="resend",
+        help="what answers say as `sequence`: how often the request came, or the event's number (default: resend)",
+    )
+    parser.add_argument("--survey", action="store_true", help="closing a MAIN dialog starts a survey (MULTI_DIALOG)")
+    parser.add_argument(
+        "--exit-with-parent", action="store_true", help="stop when standard input, a pipe, comes to its end"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the sandbox with parsed arguments until it is told to stop.
+
+    Raises:
+        ConfigurationError: An argument cannot work, such as a port in use; the message says what to do.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    run(
+        exit_with_parent=arguments.exit_with_parent,
+        host=arguments.host,
+        port=arguments.port,
+        tls=arguments.tls,
+        account_id=arguments.account_id,
+        client_id=arguments.client_id,
+        client_secret=arguments.client_secret,
+        token_lifetime=arguments.token_lifetime,
+        sequence=arguments.sequence,
+        survey=arguments.survey,
+    )
+    return 0
+
+
+def run(*, exit_with_parent: bool = False, ready: Callable[[str], None] | None = None, **options: Any) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        exit_with_parent: Stop as well when standard input ends, which a pipe from the parent does when that dies.
+        ready: Gets the JSON line instead of standard output.
+        options: Those of `Sandbox`.
+
+    Raises:
+        ConfigurationError: An option cannot work; the message says what to do.
+    """
+    anyio.run(_serve, ready or _print, options, exit_with_parent)
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def ready_line(cloud: Sandbox) -> str:
+    """The JSON line that says where the sandbox is and with what to enter it."""
+    return dumps(
+        {
+            "url": cloud.url,
+            "domain_api": cloud.domain_api,
+            "account_id": cloud.account_id,
+            "client_id": cloud.client_id,
+            "client_secret": cloud.client_secret,
+            "ca_file": cloud.ca_file,
+        }
+    ).decode()
+
+
+async def _serve(ready: Callable[[str], None], options: dict[str, Any], exit_with_parent: object) -> None:
+    with anyio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+        async with Sandbox(**options) as cloud, anyio.create_task_group() as tasks:
+            if exit_with_parent:
+                tasks.start_soon(_stop_at_end_of_input, tasks.cancel_scope)
+            ready(ready_line(cloud))
+            _log.info("sandbox at %s for account %s; Ctrl-C stops it", cloud.url, cloud.account_id)
+            async for number in signals:
+                _log.info("stopping after %s", number.name)
+                tasks.cancel_scope.cancel()
+                break
+
+
+async def _stop_at_end_of_input(scope: anyio.CancelScope) -> None:
+    while True:
+        try:
+            await anyio.wait_readable(0)
+            if os.read(0, 4096):
+                continue
+        except OSError as error:
+            raise ConfigurationError("--exit-with-parent needs a pipe as standard input") from error
+        _log.info("stopping: standard input has ended")
+        scope.cancel()
+        return
