@@ -1,0 +1,1 @@
+"""What a message costs, beside those who do the same work: `python -m benchmarks --help`."""
