@@ -28,10 +28,10 @@ class MemoryInbox:
     max_waiting: int
     max_settled: int
     max_dead: int
-    _open: dict[str, _Entry] = attrs.field(factory=dict, init=False)
-    _claimed: dict[str, _Entry] = attrs.field(factory=dict, init=False)
-    _settled: dict[str, str] = attrs.field(factory=dict, init=False)
-    _dead: dict[str, DeadDelivery] = attrs.field(factory=dict, init=False)
+    _open: dict[str, _Entry] = attrs.field(factory=dict[str, _Entry], init=False)
+    _claimed: dict[str, _Entry] = attrs.field(factory=dict[str, _Entry], init=False)
+    _settled: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
+    _dead: dict[str, DeadDelivery] = attrs.field(factory=dict[str, DeadDelivery], init=False)
 
     def put(self, *, key: str, lane: str, body: bytes, received_at: float, part: int) -> Admission:
         if key in self._open or key in self._settled or key in self._dead:

@@ -48,7 +48,7 @@ class SqliteEngine:
     migrations: Sequence[str]
     busy_timeout: float
     _connection: sqlite3.Connection | None = attrs.field(default=None, init=False, repr=False)
-    _waiting: list[_Operation[Any]] = attrs.field(factory=list, init=False, repr=False)
+    _waiting: list[_Operation[Any]] = attrs.field(factory=list[_Operation[Any]], init=False, repr=False)
     _guard: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
     _turn: anyio.Lock = attrs.field(factory=lambda: anyio.Lock(fast_acquire=True), init=False, repr=False)
     _limiter: anyio.CapacityLimiter = attrs.field(factory=lambda: anyio.CapacityLimiter(1), init=False, repr=False)

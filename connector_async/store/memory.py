@@ -34,15 +34,21 @@ class MemoryStore:
 
     max_entries: int = attrs.field(default=100_000, validator=attrs.validators.ge(1))
     max_dead: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
-    _consumers: OrderedDict[_Key, ConsumerRecord] = attrs.field(factory=OrderedDict, init=False, repr=False)
-    _by_lp_id: dict[_Key, str] = attrs.field(factory=dict, init=False, repr=False)
-    _conversations: OrderedDict[_Key, ConversationRecord] = attrs.field(factory=OrderedDict, init=False, repr=False)
-    _of_consumer: dict[_Key, dict[str, None]] = attrs.field(factory=dict, init=False, repr=False)
-    _seen: OrderedDict[_Key, None] = attrs.field(factory=OrderedDict, init=False, repr=False)
-    _echoes: OrderedDict[tuple[str, str, str], list[int | None]] = attrs.field(
-        factory=OrderedDict, init=False, repr=False
+    _consumers: OrderedDict[_Key, ConsumerRecord] = attrs.field(
+        factory=OrderedDict[_Key, ConsumerRecord], init=False, repr=False
     )
-    _inboxes: dict[str, MemoryInbox] = attrs.field(factory=dict, init=False, repr=False)
+    _by_lp_id: dict[_Key, str] = attrs.field(factory=dict[_Key, str], init=False, repr=False)
+    _conversations: OrderedDict[_Key, ConversationRecord] = attrs.field(
+        factory=OrderedDict[_Key, ConversationRecord], init=False, repr=False
+    )
+    _of_consumer: dict[_Key, dict[str, None]] = attrs.field(
+        factory=dict[_Key, dict[str, None]], init=False, repr=False
+    )
+    _seen: OrderedDict[_Key, None] = attrs.field(factory=OrderedDict[_Key, None], init=False, repr=False)
+    _echoes: OrderedDict[tuple[str, str, str], list[int | None]] = attrs.field(
+        factory=OrderedDict[tuple[str, str, str], list[int | None]], init=False, repr=False
+    )
+    _inboxes: dict[str, MemoryInbox] = attrs.field(factory=dict[str, MemoryInbox], init=False, repr=False)
 
     @property
     def durable(self) -> bool:
