@@ -12,6 +12,9 @@ from benchmarks.report import as_json, as_text
 COMMANDS = {
     "send": "CPU, rate and latency of a text message beside httpx, aiohttp, pyreqwest and the bare floor",
     "load": "rate and p99 against a server that takes 50 ms",
+    "scale": "cost against messages in flight and against idle consumers",
+    "tokens": "token calls when thousands of messages wait for a new token",
+    "memory": "bytes per message in flight and per idle consumer",
     "imports": "`import connector_async` beside `import httpx`",
 }
 

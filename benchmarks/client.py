@@ -41,24 +41,29 @@ def cpu() -> float:
 
 
 async def measure(job: Job) -> Sample:
-    """Warm up, then let the workers send for the job's time; the clock stops when the last answer is in."""
+    """Connect, warm up, send for the job's time."""
     memory = rss()
     async with load(job.rival)(job) as send:
-        await _all(job.in_flight, lambda worker: _warm(send, worker, job.warm_up))
-        latencies: list[float] = []
-        gc.collect()
-        before = control(job.control)
-        profile = cProfile.Profile() if job.profile else None
-        if profile:
-            profile.enable()
-        cpu_before, begin = cpu(), time.perf_counter()
-        await _all(job.in_flight, lambda worker: _work(send, worker, begin + job.seconds, latencies))
-        cpu_after, end = cpu(), time.perf_counter()
-        if profile:
-            profile.disable()
-            profile.dump_stats(job.profile)
-        after = control(job.control)
-        memory = rss() - memory
+        sample = await measure_sends(job, send)
+        return attrs.evolve(sample, memory=rss() - memory)
+
+
+async def measure_sends(job: Job, send: Send) -> Sample:
+    """Let the workers send for the job's time; the clock stops when the last answer is in."""
+    await all_workers(job.in_flight, lambda worker: _warm(send, worker, job.warm_up))
+    latencies: list[float] = []
+    gc.collect()
+    before = control(job.control)
+    profile = cProfile.Profile() if job.profile else None
+    if profile:
+        profile.enable()
+    cpu_before, begin = cpu(), time.perf_counter()
+    await all_workers(job.in_flight, lambda worker: _work(send, worker, begin + job.seconds, latencies))
+    cpu_after, end = cpu(), time.perf_counter()
+    if profile:
+        profile.disable()
+        profile.dump_stats(job.profile)
+    after = control(job.control)
     cuts = quantiles(latencies, n=100) if len(latencies) > 1 else latencies * 99
     return Sample(
         messages=len(latencies),
@@ -67,11 +72,12 @@ async def measure(job: Job) -> Sample:
         server_cpu=after["cpu"] - before["cpu"],
         p50=cuts[49],
         p99=cuts[98],
-        memory=memory,
+        memory=0,
     )
 
 
-async def _all(count: int, start: Callable[[int], Coroutine[object, object, None]]) -> None:
+async def all_workers(count: int, start: Callable[[int], Coroutine[object, object, None]]) -> None:
+    """Run one task per worker to its end."""
     async with asyncio.TaskGroup() as group:
         for worker in range(count):
             group.create_task(start(worker))
@@ -98,8 +104,17 @@ def run(job: Job) -> dict[str, object]:
     try:
         with asyncio.Runner(loop_factory=loop_factory(job.loop)) as runner:
             return attrs.asdict(runner.run(measure(job)))
-    except Exception:
-        return {"error": traceback.format_exc(limit=-3)}
+    except Exception as error:
+        return failure(error)
+
+
+def failure(error: BaseException) -> dict[str, object]:
+    """One line for the table; a person who looks for the reason finds it on stderr."""
+    if not isinstance(error, ImportError):
+        traceback.print_exception(error)
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return {"error": f"{type(error).__name__}: {error}"}
 
 
 def _run_forked(job: Job) -> None:

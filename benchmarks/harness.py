@@ -16,7 +16,7 @@ import orjson
 from benchmarks.job import Job, Sample
 from benchmarks.machine import cores
 
-__all__ = ["Client", "Measurement", "Place", "RivalFailed", "Server", "alternate", "progress"]
+__all__ = ["Client", "Measurement", "Place", "RivalFailed", "Server", "alternate", "play", "progress"]
 
 
 class RivalFailed(Exception):
@@ -107,6 +107,18 @@ class Client(_Process):
         """
         self.tell(attrs.asdict(job))
         return Sample(**self.hear())
+
+
+def play(scenario: str, job: Job, **settings: object) -> dict[str, Any]:
+    """Play one scenario of the session in a process of its own.
+
+    Raises:
+        RivalFailed: It could not be played; the message holds the last lines of its traceback.
+    """
+    core, _ = cores()
+    with _Process("benchmarks.scenario", scenario, *([] if core is None else [str(core)])) as process:
+        process.tell({"job": attrs.asdict(job), "settings": settings})
+        return process.hear()
 
 
 @attrs.frozen(kw_only=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from itertools import product
+
+import attrs
 
 from benchmarks.harness import Measurement, Place, Server, alternate
 from benchmarks.job import Job
+from benchmarks.options import names, numbers
 from benchmarks.report import Result, send_table
 from benchmarks.rivals import RIVALS, SLOW
 from benchmarks.targets import Verdict, judge_sends
@@ -19,8 +21,8 @@ SLOW_UP_TO = 100
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `send`."""
-    parser.add_argument("--rivals", type=_names, default=tuple(RIVALS), help="names with commas between")
-    parser.add_argument("--in-flight", type=_numbers, default=IN_FLIGHT, help="numbers with commas between")
+    parser.add_argument("--rivals", type=names, default=tuple(RIVALS), help="names with commas between")
+    parser.add_argument("--in-flight", type=numbers, default=IN_FLIGHT, help="numbers with commas between")
     parser.add_argument("--loop", choices=("asyncio", "uvloop", "both"), default="asyncio")
     parser.add_argument("--tls", choices=("off", "on", "both"), default="off")
     parser.add_argument("--rounds", type=int, default=3)
@@ -81,18 +83,4 @@ def _compare(place: Place, options: argparse.Namespace, loop: str, problems: lis
 
 
 def _named(verdict: Verdict, name: str) -> Verdict:
-    import attrs
-
     return attrs.evolve(verdict, what=f"{verdict.what} ({name})")
-
-
-def _names(text: str) -> Sequence[str]:
-    names = text.split(",")
-    for name in names:
-        if name not in RIVALS:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(RIVALS)}")
-    return names
-
-
-def _numbers(text: str) -> Sequence[int]:
-    return [int(number) for number in text.split(",")]

@@ -111,8 +111,11 @@ class Cloud:
             transport.write(reply(200, self.control(**orjson.loads(body or b"{}"))))
         elif "/app/token" in path:
             self.tokens += 1
-            delayed = reply(200, {"access_token": self._app_token(), "token_type": "Bearer"})
-            self.loop.call_later(self.token_delay, transport.write, delayed)
+            issued = reply(200, {"access_token": self._app_token(), "token_type": "Bearer"})
+            if self.token_delay:
+                self.loop.call_later(self.token_delay, transport.write, issued)
+            else:
+                transport.write(issued)
         elif "/baseURI" in path:
             transport.write(reply(200, self._domains(path)))
         elif method == "POST" and "/messaging/consumer/conversation" in path:

@@ -24,9 +24,17 @@ def conversation_id(worker: int) -> str:
 
 def headers(worker: int) -> dict[str, str]:
     """The headers of this worker's consumer, with tokens of real length."""
+    return {
+        "Authorization": APP_TOKEN,
+        "X-LP-ON-BEHALF": consumer_token(worker),
+        "Content-Type": "application/json",
+    }
+
+
+def consumer_token(worker: int) -> str:
+    """A ConsumerJWS of real length."""
     claims: dict[str, object] = {"account_id": "12345678", "ext_consumer_id": f"consumer-{worker}"}
-    on_behalf = token({**claims, "lp_consumer_id": f"{worker:064x}"})
-    return {"Authorization": APP_TOKEN, "X-LP-ON-BEHALF": on_behalf, "Content-Type": "application/json"}
+    return token({**claims, "lp_consumer_id": f"{worker:064x}"})
 
 
 def body(conversation: str) -> bytes:

@@ -9,11 +9,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from benchmarks.job import Job
 from benchmarks.rivals import Send, payload
 from connector_async import AppCredentials, ConnectorSession, SessionLimits
+from connector_async.store.memory import MemoryStore
 
 ACCOUNT = "12345678"
 
 
-def open_session(job: Job, limits: SessionLimits) -> AbstractAsyncContextManager[ConnectorSession]:
+def open_session(
+    job: Job, limits: SessionLimits, store: MemoryStore | None = None
+) -> AbstractAsyncContextManager[ConnectorSession]:
     """A session whose every service is the benchmark's server."""
     if job.ca_file:
         # What a company with a CA of its own does; this process exists for one measurement.
@@ -24,6 +27,7 @@ def open_session(job: Job, limits: SessionLimits) -> AbstractAsyncContextManager
         AppCredentials("bench", "bench-secret"),
         domains=dict.fromkeys(services, job.base),
         limits=limits,
+        store=store,
     )
 
 

@@ -1,0 +1,84 @@
+"""`memory`: bytes of a message in flight, and of a consumer who is silent."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.harness import Place, RivalFailed, Server, play, progress
+from benchmarks.job import Job
+from benchmarks.report import Result, table
+from benchmarks.scale import ACTIVE, PER_CONSUMER
+from benchmarks.targets import SUBJECT, Verdict, judge
+
+RIVALS = ("floor", "pooled", SUBJECT, "aiohttp")
+PER_REQUEST = 10 * 1024.0
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `memory`."""
+    parser.add_argument("--in-flight", type=int, default=2000)
+    parser.add_argument("--consumers", type=int, default=10_000)
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Hold messages at the server and look; then make consumers and look."""
+    problems: list[str] = []
+    with Server() as server:
+        held = _held(server.place, options.in_flight, problems)
+        consumers = _consumers(server.place, options.consumers, problems)
+    lines = [(row["rival"], f"{row['traced_per_request']:,.0f}", f"{row['rss_per_request']:,.0f}") for row in held]
+    tables = [table(("one more message in flight", "Python bytes", "RSS bytes, connection included"), lines)]
+    if consumers:
+        head = "one more idle consumer, after one message", "bytes", "of them token"
+        tables.append(
+            table(head, [(SUBJECT, f"{consumers['bytes_per_consumer']:,.0f}", f"{consumers['token_bytes']:,.0f}")])
+        )
+    return {
+        "title": f"memory: {options.in_flight:,} in flight, {options.consumers:,} idle consumers",
+        "tables": tables,
+        "rows": [*held, *([consumers] if consumers else [])],
+        "targets": _judge(held, consumers),
+        "problems": problems,
+        "settings": {"in_flight": options.in_flight, "consumers": options.consumers},
+    }
+
+
+def _held(place: Place, in_flight: int, problems: list[str]) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for rival in RIVALS:
+        progress(f"{rival}: {in_flight:,} messages in flight")
+        job = Job(rival=rival, base=place.base, control=place.control, in_flight=in_flight)
+        try:
+            # Counting every allocation changes the size of the process: two runs.
+            resident, traced = (play("held", job, traced=traced) for traced in (False, True))
+        except RivalFailed as failure:
+            problems.append(f"{rival}: {failure}")
+            continue
+        rows.append(
+            {
+                "rival": rival,
+                "rss_per_request": round(resident["rss_per_request"]),
+                "traced_per_request": round(traced["traced_per_request"]),
+            }
+        )
+    return rows
+
+
+def _consumers(place: Place, consumers: int, problems: list[str]) -> dict[str, float]:
+    job = Job(rival=SUBJECT, base=place.base, control=place.control, in_flight=ACTIVE, seconds=0.1)
+    progress(f"{consumers:,} idle consumers")
+    try:
+        facts = play("idle", job, consumers=consumers, used=True)
+    except RivalFailed as failure:
+        problems.append(f"idle consumers: {failure}")
+        return {}
+    return {key: float(facts[key]) for key in ("bytes_per_consumer", "token_bytes")}
+
+
+def _judge(held: list[dict[str, object]], consumers: dict[str, float]) -> list[Verdict]:
+    mine = next((float(str(row["traced_per_request"])) for row in held if row["rival"] == SUBJECT), None)
+    beyond = consumers["bytes_per_consumer"] - consumers["token_bytes"] if consumers else None
+    return [
+        judge("one request in flight, the transport's share included", mine, PER_REQUEST, unit="bytes"),
+        judge("one idle consumer beyond its token", beyond, PER_CONSUMER, unit="bytes"),
+    ]

@@ -1,0 +1,202 @@
+"""What is not a plain stream of sends: tokens that end under load, messages that hang, consumers that wait.
+
+Each scenario runs in a process of its own (`python -m benchmarks.scenario NAME [CORE]`), takes one JSON
+line and gives one back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+import tracemalloc
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+import orjson
+
+from benchmarks.client import all_workers, control, failure, measure_sends
+from benchmarks.job import Job
+from benchmarks.machine import loop_factory, pin, rss
+from benchmarks.rivals import Send, load
+
+if TYPE_CHECKING:
+    from connector_async.store.memory import MemoryStore
+
+Handle = TypeVar("Handle")
+Facts = dict[str, object]
+_LOOK = 0.02
+"""Seconds between two looks at what the server holds."""
+
+
+async def held(job: Job, *, traced: bool) -> Facts:
+    """The memory of messages whose answers do not come: each worker has one in flight."""
+    before = rss()
+    if traced:
+        tracemalloc.start()
+    async with load(job.rival)(job) as send:
+        await all_workers(job.in_flight, lambda worker: _send(send, worker))
+        idle = _traced() if traced else 0
+        control(job.control, hold=True)
+        waiting = asyncio.ensure_future(all_workers(job.in_flight, lambda worker: _send(send, worker)))
+        await asyncio.to_thread(_until_held, job)
+        hanging, resident = (_traced() if traced else 0), rss()
+        control(job.control, hold=False)
+        await waiting
+    return {
+        "rss_per_request": (resident - before) / job.in_flight,
+        "traced_per_request": (hanging - idle) / job.in_flight if traced else None,
+    }
+
+
+async def idle(job: Job, *, consumers: int, used: bool) -> Facts:
+    """The memory of consumers who are known and silent, and what a message costs beside them.
+
+    `used`: each has sent one message; else each is in the store with token and conversation, and the application
+    holds a handle.
+    """
+    from benchmarks.rivals import payload
+    from benchmarks.rivals.session import open_session
+    from connector_async import SessionLimits
+    from connector_async.store.memory import MemoryStore
+
+    room = consumers + job.in_flight
+    store = MemoryStore(max_entries=room)
+    limits = SessionLimits(max_in_flight=job.in_flight, max_cached_consumers=room, max_queue=room)
+    async with open_session(job, limits, store) as session:
+        await session.conversation("warm", session.consumer("warm")).send_text(payload.TEXT)
+        before = _resident()
+        tokens = 0 if used else await _seed(store, consumers)
+        handles = [
+            session.conversation(payload.conversation_id(number), session.consumer(f"idle-{number}"))
+            for number in range(consumers)
+        ]
+        if used:
+            left = iter(handles)
+            await all_workers(job.in_flight, lambda _: _drain(left, lambda one: one.send_text(payload.TEXT)))
+            tokens = len(payload.consumer_token(0)) * consumers
+        memory = _resident() - before
+        active = [
+            session.conversation(payload.conversation_id(-number - 1), session.consumer(f"active-{number}"))
+            for number in range(job.in_flight)
+        ]
+        sample = await measure_sends(job, lambda worker: active[worker].send_text(payload.TEXT))
+    return {
+        **attrs.asdict(sample),
+        "memory": memory,
+        "bytes_per_consumer": memory / consumers,
+        "token_bytes": tokens / consumers,
+    }
+
+
+async def tokens(job: Job, *, case: str, waiting: int, lifetime: float) -> Facts:
+    """How often the token endpoint is asked when many messages wait: `cold`, `expired` or `refused`."""
+    from benchmarks.rivals import payload
+    from benchmarks.rivals.session import open_session
+    from connector_async import SessionLimits
+
+    limits = SessionLimits(max_queue=2 * waiting, max_cached_consumers=2 * waiting)
+    async with open_session(job, limits) as session:
+        conversations = [
+            session.conversation(payload.conversation_id(number), session.consumer(f"consumer-{number}"))
+            for number in range(waiting)
+        ]
+
+        async def send(worker: int) -> None:
+            await conversations[worker].send_text(payload.TEXT)
+
+        if case == "expired":
+            # The next token takes longer than this one lives, so all that is sent meanwhile has to wait for it.
+            control(job.control, token_lifetime=lifetime)
+            begin = time.monotonic()
+            await send(0)
+            control(job.control, token_lifetime=3600.0, token_delay=lifetime * 1.5)
+            await asyncio.sleep(begin + lifetime * 1.05 - time.monotonic())
+        elif case == "refused":
+            await all_workers(waiting, send)
+            control(job.control, revoke=True)
+        # When expired, the background refresh has asked already and waits: it must stay the only one.
+        before = control(job.control)
+        asked = {"cold": 0, "expired": 1, "refused": before["tokens"]}[case]
+        begin = time.monotonic()
+        await all_workers(waiting, send)
+        seconds = time.monotonic() - begin
+        after = control(job.control, token_delay=0.0)
+    return {
+        "token_calls": after["tokens"] - asked,
+        "refused": after["refused"] - before["refused"],
+        "answered": after["sends"] - before["sends"] - after["refused"] + before["refused"],
+        "seconds": seconds,
+    }
+
+
+async def _seed(store: MemoryStore, consumers: int) -> int:
+    """Put consumers with token and conversation into a store; returns the bytes of their tokens."""
+    from benchmarks.rivals import payload
+    from connector_async.store.base import ConsumerRecord, ConversationRecord
+
+    account, total = "12345678", 0
+    for number in range(consumers):
+        token = payload.consumer_token(number)
+        total += sys.getsizeof(token)
+        name = f"idle-{number}"
+        await store.put_consumer(
+            ConsumerRecord(account_id=account, ext_consumer_id=name, lp_consumer_id=f"{number:064x}", token=token)
+        )
+        await store.put_conversation(
+            ConversationRecord(
+                account_id=account, conversation_id=payload.conversation_id(number), ext_consumer_id=name
+            )
+        )
+    return total
+
+
+async def _send(send: Send, worker: int) -> None:
+    await send(worker)
+
+
+async def _drain(left: Iterator[Handle], use: Callable[[Handle], Awaitable[object]]) -> None:
+    for one in left:
+        await use(one)
+
+
+def _until_held(job: Job) -> None:
+    while control(job.control)["held"] < job.in_flight:
+        time.sleep(_LOOK)
+
+
+def _traced() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+def _resident() -> int:
+    gc.collect()
+    return rss()
+
+
+SCENARIOS: dict[str, Callable[..., Awaitable[Facts]]] = {"held": held, "idle": idle, "tokens": tokens}
+
+
+def main() -> None:
+    """Play one scenario."""
+    name, core = sys.argv[1], sys.argv[2:]
+    pin(int(core[0]) if core else None)
+    asked = orjson.loads(sys.stdin.readline())
+    job = Job(**asked["job"])
+
+    async def play() -> Facts:
+        return await SCENARIOS[name](job, **asked["settings"])
+
+    try:
+        with asyncio.Runner(loop_factory=loop_factory(job.loop)) as runner:
+            facts = runner.run(play())
+    except Exception as error:
+        facts = failure(error)
+    print(orjson.dumps(facts).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
