@@ -1,0 +1,87 @@
+"""What every message has: the fields nobody knows yet, and the form in which it came.
+
+Absent, null, a bare single element and digits written as text all mean the same as their typed form, so the typed
+attributes hide the difference. `_forms` keeps it, by wire name, so that `to_wire(parse(x)) == x`. It is no argument:
+`attrs.evolve` starts without it, and a changed message is written in the plain form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import ClassVar, Final
+
+import attrs
+
+__all__ = ["NOTHING", "Family", "Form", "Message", "Nothing"]
+
+
+class Form(Enum):
+    """How a field stood on the wire where that is not how we would write it."""
+
+    ABSENT = "absent"
+    BARE = "bare"
+
+
+class Nothing(Mapping[str, object]):
+    """The empty mapping that all messages without surprises share: immutable, and fit for copy and pickle."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: str) -> object:
+        """Nothing is in here."""
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield no name."""
+        return iter(())
+
+    def __len__(self) -> int:
+        """Count nothing."""
+        return 0
+
+    def __repr__(self) -> str:
+        """Look like the empty dict that it stands for."""
+        return "{}"
+
+    def __reduce__(self) -> str:
+        """Stay one object through copy and pickle."""
+        return "NOTHING"
+
+
+NOTHING: Final = Nothing()
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Message:
+    """Base of everything that goes over the wire.
+
+    Attributes:
+        extra: Fields that this version does not know, or could not read, by their wire name. They are written back.
+        VERBATIM: The attribute that is the whole message on the wire, for classes that stand for any JSON value.
+    """
+
+    VERBATIM: ClassVar[str] = ""
+
+    extra: Mapping[str, object] = attrs.field(default=NOTHING, repr=False, hash=False)
+    _forms: Mapping[str, object] = attrs.field(default=NOTHING, init=False, repr=False, eq=False)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Family(Message):
+    """Base of messages of which one field on the wire says which kind it is.
+
+    Attributes:
+        KEY: The name of that field.
+        TYPE: Its value for this class; empty in the base of a family and in the class for unknown kinds.
+        KINDS: Its values, for a class that stands for several and keeps which in an attribute.
+    """
+
+    KEY: ClassVar[str] = "type"
+    TYPE: ClassVar[str] = ""
+    KINDS: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def wire_type(self) -> str:
+        """The kind as the wire names it."""
+        return self.TYPE

@@ -1,0 +1,142 @@
+"""Validators and converters for what we build ourselves: each error names the class, the field and the limit.
+
+They never run on received data, and they never refuse a word that is new to us: vocabularies are open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import attrs
+
+__all__ = [
+    "Check",
+    "identifier",
+    "instance",
+    "integers",
+    "mappings",
+    "maybe",
+    "number",
+    "request_id",
+    "text",
+    "texts",
+    "things",
+    "truth",
+    "whole",
+]
+
+Check = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def _place(instance: object, attribute: attrs.Attribute[Any]) -> str:
+    return f"{type(instance).__name__}.{attribute.name}"
+
+
+def text(*, maximum: int | None = None, minimum: int = 0) -> Check:
+    """Text of so many characters that can be written as UTF-8."""
+
+    def check(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, str):
+            msg = f"{_place(owner, attribute)} must be a str, not {type(value).__name__}"
+            raise TypeError(msg)
+        if len(value) < minimum or (maximum is not None and len(value) > maximum):
+            upper = "any number of" if maximum is None else f"{maximum}"
+            msg = f"{_place(owner, attribute)} must have {minimum} to {upper} characters, not {len(value)}"
+            raise ValueError(msg)
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            msg = f"{_place(owner, attribute)} holds half a surrogate pair, which is no character"
+            raise ValueError(msg)
+
+    return check
+
+
+def whole(*, minimum: int | None = None, maximum: int | None = None) -> Check:
+    """A whole number in a range."""
+
+    def check(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            msg = f"{_place(owner, attribute)} must be an int, not {type(value).__name__}"
+            raise TypeError(msg)
+        if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
+            limits = [f"at least {minimum}" if minimum is not None else "", f"at most {maximum}" if maximum else ""]
+            msg = f"{_place(owner, attribute)} must be {' and '.join(filter(None, limits))}, not {value}"
+            raise ValueError(msg)
+
+    return check
+
+
+def number(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """A finite number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        msg = f"{_place(owner, attribute)} must be a number, not {type(value).__name__}"
+        raise TypeError(msg)
+    if not float("-inf") < value < float("inf"):
+        msg = f"{_place(owner, attribute)} must be a finite number"
+        raise ValueError(msg)
+
+
+def truth(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """True or False."""
+    if not isinstance(value, bool):
+        msg = f"{_place(owner, attribute)} must be a bool, not {type(value).__name__}"
+        raise TypeError(msg)
+
+
+def identifier(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """An id that is seen as text and as a number, such as a skill or a campaign."""
+    if not isinstance(value, int | str) or isinstance(value, bool):
+        msg = f"{_place(owner, attribute)} must be a str or an int, not {type(value).__name__}"
+        raise TypeError(msg)
+
+
+_ID = text(minimum=1, maximum=64)
+
+
+def request_id(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """An id of 1 to 64 characters, or the number that stands for one."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return
+    _ID(owner, attribute, value)
+
+
+def instance(*classes: type) -> Check:
+    """One of our classes."""
+    names = " or ".join(cls.__name__ for cls in classes)
+
+    def check(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, classes):
+            msg = f"{_place(owner, attribute)} must be {names}, not {type(value).__name__}"
+            raise TypeError(msg)
+
+    return check
+
+
+def maybe(check: Check) -> Check:
+    """None, or what the check says."""
+
+    def optional(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value is not None:
+            check(owner, attribute, value)
+
+    return optional
+
+
+def integers(value: Iterable[int] | int) -> tuple[int, ...]:
+    """One number or several, as a tuple."""
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def texts(value: Iterable[str] | str) -> tuple[str, ...]:
+    """One text or several, as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def things(value: Iterable[object]) -> tuple[object, ...]:
+    """Whatever it is, as a tuple."""
+    return tuple(value)
+
+
+def mappings(value: Iterable[Mapping[str, object]]) -> tuple[Mapping[str, object], ...]:
+    """Objects that stay as they are, as a tuple."""
+    return tuple(value)

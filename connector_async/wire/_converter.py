@@ -1,0 +1,253 @@
+"""The one converter, and the only module that imports cattrs.
+
+Hook factories make a reader and a writer for any message class: attributes become camelCase unless the field's
+metadata says `wire`, and where a base of a family is named the class is chosen by `type` or `field`. What comes out
+of here is typed; `Any` stays inside.
+"""
+
+from __future__ import annotations
+
+import operator
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+import cattrs
+from cattrs.errors import (
+    AttributeValidationNote,
+    BaseValidationError,
+    ClassValidationError,
+    IterableValidationError,
+    IterableValidationNote,
+)
+
+from connector_async.errors import RemoteProtocolError
+from connector_async.wire._base import Family, Message
+from connector_async.wire._codegen import Reader, Writer, make_reader, make_writer
+from connector_async.wire._reading import Failure, Field, Malformed, as_object, read_scalar
+
+__all__ = ["UNREADABLE", "fields_of", "read_as", "readers", "writers"]
+
+UNREADABLE: Final = (Malformed, BaseValidationError)
+_MAX_LINES: Final = 8  # of one refusal: enough to find the fault, little enough for a log line
+
+_converter: Final = cattrs.Converter(detailed_validation=True)
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def _strip(annotation: Any) -> Any:
+    """Leave the type that says how a value is read: without None, type arguments and new names."""
+    while True:
+        if isinstance(annotation, typing.NewType):
+            annotation = annotation.__supertype__
+            continue
+        if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+            arms = [_strip(arm) for arm in typing.get_args(annotation) if arm is not types.NoneType]
+            return arms[0] if len(set(arms)) == 1 else frozenset(arms)
+        return annotation
+
+
+_KINDS: Final[Mapping[Any, str]] = {
+    str: "str",
+    int: "int",
+    float: "float",
+    bool: "bool",
+    object: "any",
+    frozenset({int, str}): "id",
+    frozenset({int, float}): "float",
+}
+
+
+def _kind_of(annotation: Any) -> tuple[str, Callable[..., Any]]:
+    if kind := _KINDS.get(annotation):
+        return kind, read_scalar(kind)
+    origin = typing.get_origin(annotation)
+    if origin is not None and issubclass(origin, Mapping):
+        return "mapping", read_scalar("mapping")
+    return "message", readers[annotation]
+
+
+def _field(attribute: attrs.Attribute[Any], annotation: Any) -> Field:
+    annotation = _strip(annotation)
+    many = typing.get_origin(annotation) is tuple
+    read = attribute.metadata.get("read")
+    if read is not None:
+        kind, many = attribute.metadata.get("kind", "context"), False
+    else:
+        kind, read = _kind_of(_strip(typing.get_args(annotation)[0]) if many else annotation)
+    required = attribute.default is attrs.NOTHING or bool(attribute.metadata.get("required"))
+    return Field(
+        name=attribute.name,
+        wire=attribute.metadata.get("wire", _camel(attribute.name)),
+        kind=kind,
+        many=many,
+        required=required,
+        default=None if required else attribute.default,
+        read=read,
+        unreadable=UNREADABLE,
+    )
+
+
+def fields_of(cls: type[Message]) -> list[Field]:
+    """The fields of a class as the wire sees them; those left out stand elsewhere or nowhere."""
+    hints = typing.get_type_hints(cls)
+    return [
+        _field(attribute, hints[attribute.name])
+        for attribute in attrs.fields(cls)
+        if attribute.name not in ("extra", "_forms") and not attribute.metadata.get("elsewhere")
+    ]
+
+
+def _fail(cls: type, failures: list[Failure]) -> Exception:
+    """Gather what is wrong in the shape that `cattrs.transform_error` turns into lines with paths."""
+    errors: list[Exception] = []
+    for failure in failures:
+        error = _each_item(failure) if failure.field.many else failure.error
+        _annotate(error, AttributeValidationNote("required here", failure.field.wire, object))
+        errors.append(error)
+    return ClassValidationError(f"not a {cls.__name__}", errors, cls)
+
+
+def _each_item(failure: Failure) -> Exception:
+    """Name the items that cannot be read, by their places."""
+    errors: list[Exception] = []
+    for index, item in enumerate(failure.raw if isinstance(failure.raw, list) else ()):
+        try:
+            failure.field.read(item)
+        except UNREADABLE as error:
+            _annotate(error, IterableValidationNote("required here", index, object))
+            errors.append(error)
+    return IterableValidationError("not readable", errors, list) if errors else failure.error
+
+
+def _annotate(error: Exception, note: AttributeValidationNote | IterableValidationNote) -> None:
+    error.__notes__ = [*getattr(error, "__notes__", []), note]  # add_note drops the class
+
+
+def _is_family(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, Family) and "KEY" in cls.__dict__
+
+
+def _is_message(cls: Any) -> bool:
+    return isinstance(typing.get_origin(cls) or cls, type) and issubclass(typing.get_origin(cls) or cls, Message)
+
+
+def _kinds_of(cls: type[Family]) -> tuple[str, ...]:
+    return cls.KINDS or ((cls.TYPE,) if cls.TYPE else ())
+
+
+def _descendants(cls: type[Family]) -> Iterator[type[Family]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _descendants(child)
+
+
+def _family_reader(base: type[Family]) -> Reader:
+    """Choose the class by the field that names the kind; a kind that nobody knows becomes the class for those."""
+    key = base.KEY
+    by_kind: dict[str, Reader] = {}
+    unknown: list[Reader] = []
+
+    def learn() -> None:
+        # Late, because the members of a family are defined after its base and may hold the family themselves.
+        for cls in _descendants(base):
+            if not _kinds_of(cls):
+                unknown[:] = [readers[cls]]
+        by_kind.update({kind: readers[cls] for cls in _descendants(base) for kind in _kinds_of(cls)})
+
+    def read(raw: Any, _arg: object = None) -> Any:
+        if not by_kind:
+            learn()
+        if raw.__class__ is not dict:
+            raw = as_object(raw)
+        kind = raw.get(key)
+        return (by_kind.get(kind, unknown[0]) if isinstance(kind, str) else unknown[0])(raw)
+
+    return read
+
+
+def _message_reader(cls: Any) -> Reader:
+    cls = typing.get_origin(cls) or cls
+    return _family_reader(cls) if _is_family(cls) else make_reader(cls, fields_of(cls), _fail)
+
+
+class _Writers(dict[type, Writer]):
+    """The writer of each class, made when it is first needed; what is no message is written as it is."""
+
+    def __missing__(self, cls: type) -> Writer:
+        if issubclass(cls, Message):
+            writer = _converter.get_unstructure_hook(cls)
+        elif issubclass(cls, tuple | list):
+            writer = self._items
+        else:
+            writer = _as_it_is
+        self[cls] = writer
+        return writer
+
+    def _items(self, items: Any) -> list[Any]:
+        return [self[item.__class__](item) for item in items]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+writers: Final = _Writers()
+
+
+def _message_writer(cls: Any) -> Writer:
+    cls = typing.get_origin(cls) or cls
+    if cls.VERBATIM:
+        whole = operator.attrgetter(cls.VERBATIM)
+        return lambda message: writers[whole(message).__class__](whole(message))
+    return make_writer(cls, fields_of(cls), writers)
+
+
+_converter.register_structure_hook_factory(_is_message)(_message_reader)
+_converter.register_unstructure_hook_factory(_is_message)(_message_writer)
+
+
+class _Readers(dict[Any, Reader]):
+    """The reader of each class or family, made when it is first needed; cattrs' own look-up costs six times this."""
+
+    def __missing__(self, cls: Any) -> Reader:
+        reader: Reader = _converter.get_structure_hook(cls)
+        self[cls] = reader
+        return reader
+
+
+readers: Final = _Readers()
+
+
+def _describe(error: BaseException, _type: type | None) -> str:
+    if isinstance(error, KeyError):
+        return "required field missing"
+    return str(error)
+
+
+def refusal(what: str, error: BaseException) -> RemoteProtocolError:
+    """The one error for whatever came and cannot be read: the places and what is wrong there, never a value."""
+    if isinstance(error, RecursionError):
+        return RemoteProtocolError(f"cannot read the {what}: nested too deeply")
+    lines = cattrs.transform_error(error, path="$", format_exception=_describe)
+    rest = len(lines) - _MAX_LINES
+    shown = lines[:_MAX_LINES] + ([f"and {rest} more"] if rest > 0 else [])
+    return RemoteProtocolError(f"cannot read the {what}: " + "; ".join(shown))
+
+
+def read_as(what: str, read: Reader, obj: object, arg: object = None) -> Any:
+    """Read with one error for all that can be wrong with the input.
+
+    Raises:
+        RemoteProtocolError: The input cannot be read.
+    """
+    try:
+        return read(obj, arg)
+    except (*UNREADABLE, RecursionError) as error:
+        raise refusal(what, error) from None

@@ -1,0 +1,276 @@
+"""JSON in, messages out, and back: for objects, and for the bytes of the hot path.
+
+Whatever comes from outside is either read or refused with `RemoteProtocolError`; whatever is to go out and does not
+fit the API is refused with `LocalProtocolError`, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar, overload
+
+import orjson
+
+from connector_async.errors import LocalProtocolError, RemoteProtocolError
+from connector_async.wire._base import Message
+from connector_async.wire._converter import read_as, readers, writers
+from connector_async.wire._reading import Malformed
+from connector_async.wire.envelope import Notification, Request, Response
+from connector_async.wire.events import ContentEvent
+from connector_async.wire.requests import PublishEvent, RequestBody
+
+__all__ = [
+    "MAX_REQUEST_CHARACTERS",
+    "Expected",
+    "decode_notification",
+    "decode_request",
+    "decode_response",
+    "encode",
+    "encode_request",
+    "parse_notification",
+    "parse_request",
+    "parse_response",
+    "to_wire",
+]
+
+MAX_REQUEST_CHARACTERS: Final = 5_000  # of a request with a text (how-to guide, "message too large")
+
+R = TypeVar("R")
+Bodies = type[RequestBody[Any]]
+Expected = Bodies | Sequence[Bodies] | Mapping[str, Bodies] | None
+"""The request, or requests, that an answer belongs to: one class; for a batch one for each in its order, or by id."""
+
+
+# Objects
+
+
+def parse_request(obj: object) -> Request[Any] | list[Request[Any]]:
+    """Read one request, or a batch, from a JSON value.
+
+    Raises:
+        RemoteProtocolError: It is no request; the message says where and why, and shows no value.
+    """
+    requests: Request[Any] | list[Request[Any]] = _parse("request", obj, readers[Request])
+    return requests
+
+
+def parse_response(obj: object, expected: Expected = None) -> Response[Any] | list[Response[Any]]:
+    """Read one answer, or those of a batch, from a JSON value.
+
+    Args:
+        obj: The JSON value.
+        expected: What was asked; without it the shape of each body decides its class.
+
+    Raises:
+        RemoteProtocolError: It is no answer, or not one to what was asked.
+    """
+    if isinstance(obj, list):
+        return [_parse_answer(item, _expected_at(index, item, expected)) for index, item in enumerate(obj)]
+    return _parse_answer(obj, _expected_at(0, obj, expected))
+
+
+def parse_notification(obj: object) -> Notification[Any] | list[Notification[Any]]:
+    """Read a notification, or a list of them, from a JSON value.
+
+    Raises:
+        RemoteProtocolError: It is no notification; the message says where and why, and shows no value.
+    """
+    news: Notification[Any] | list[Notification[Any]] = _parse("notification", obj, readers[Notification])
+    return news
+
+
+@overload
+def to_wire(message: Message) -> dict[str, Any]: ...
+@overload
+def to_wire(message: Iterable[Message]) -> list[dict[str, Any]]: ...
+def to_wire(message: Message | Iterable[Message]) -> Any:
+    """Write a message, or a batch, as a JSON value; what was parsed comes out exactly as it came in."""
+    if isinstance(message, Message):
+        return writers[message.__class__](message)
+    return [writers[item.__class__](item) for item in message]
+
+
+def _parse(what: str, obj: object, read: Callable[..., Any]) -> Any:
+    def each(raw: object, _arg: object) -> Any:
+        return [read(item) for item in raw] if isinstance(raw, list) else read(raw)
+
+    return read_as(what, each, obj)
+
+
+def _expected_at(index: int, item: object, expected: Expected) -> Bodies | None:
+    if expected is None or isinstance(expected, type):
+        return expected
+    if isinstance(expected, Mapping):
+        req_id = item.get("reqId") if isinstance(item, dict) else None
+        return expected.get(str(req_id))
+    return expected[index] if index < len(expected) else None
+
+
+def _parse_answer(obj: object, body: Bodies | None) -> Response[Any]:
+    response: Response[Any] = read_as("response", _read_answer, obj, body.ANSWER if body is not None else None)
+    return response
+
+
+def _read_answer(obj: object, answer: object) -> Response[Any]:
+    response: Response[Any] = readers[Response](obj, answer)
+    if response.code is None and response.req_id is None:
+        msg = "has neither a code nor the id of a request"
+        raise Malformed(msg)
+    return response
+
+
+# Bytes
+
+
+def encode(message: Message | Iterable[Message]) -> bytes:
+    """Write a message, or a batch, as compact UTF-8 JSON.
+
+    Raises:
+        LocalProtocolError: A value in it has no JSON form.
+    """
+    return _dump(to_wire(message))
+
+
+def _dump(value: object) -> bytes:
+    try:
+        return orjson.dumps(value, _as_json)
+    except TypeError as error:  # orjson's own error is one
+        # Its text names the reason only, never a value.
+        raise LocalProtocolError(f"the message cannot be written as JSON: {error}") from None
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, Message):
+        return writers[value.__class__](value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    msg = f"no JSON form for {type(value).__name__}"
+    raise TypeError(msg)
+
+
+def encode_request(request: Request[Any] | Sequence[Request[Any]]) -> bytes:
+    """Write a request, or a batch, as the body of a POST.
+
+    Raises:
+        LocalProtocolError: A value in it has no JSON form, or a request with a text is longer than the API takes.
+    """
+    if isinstance(request, Request):
+        raw = _dump(writers[Request](request))
+        if len(raw) > MAX_REQUEST_CHARACTERS and _is_limited(request):
+            _check_length(raw)
+        return raw
+    return _dump([writers[Request](item) for item in request])
+
+
+def _is_limited(request: Request[Any]) -> bool:
+    """Whether the limit on characters is known to hold: for texts, not for files with a preview.
+
+    Source: how-to guide; a preview of up to 30 KB is documented and could not fit.
+    """
+    body = request.body
+    return isinstance(body, PublishEvent) and isinstance(body.event, ContentEvent) and body.event.text is not None
+
+
+def _check_length(raw: bytes) -> None:
+    characters = len(raw.decode())
+    if characters > MAX_REQUEST_CHARACTERS:
+        raise LocalProtocolError(
+            f"the request has {characters} characters as JSON; the API takes at most {MAX_REQUEST_CHARACTERS}: "
+            "shorten or split the text"
+        )
+
+
+def _load(what: str, raw: bytes | bytearray | memoryview) -> Any:
+    """Read strict JSON: UTF-8 without a mark, no NaN, no half surrogates, at most 1,024 levels."""
+    try:
+        return orjson.loads(raw)
+    except ValueError as error:
+        raise RemoteProtocolError(f"the {what} is no JSON: {_reason(error)}") from None
+
+
+def _reason(error: ValueError) -> str:
+    """Say what is wrong and where, without the document that the error holds."""
+    return f"{error.msg} at byte {error.pos}" if isinstance(error, json.JSONDecodeError) else "not readable"
+
+
+def decode_request(raw: bytes) -> Request[Any] | list[Request[Any]]:
+    """Read the body of a POST to CONVERSATION or SEND: what `encode_request` writes.
+
+    Raises:
+        RemoteProtocolError: It is no JSON, or no request.
+    """
+    return parse_request(_load("request", raw))
+
+
+def decode_notification(raw: bytes) -> Notification[Any]:
+    """Read the body of a webhook delivery.
+
+    Raises:
+        RemoteProtocolError: It is no JSON, or not one notification.
+    """
+    obj = _load("notification", raw)
+    notification: Notification[Any] = read_as("notification", readers[Notification], obj)
+    return notification
+
+
+def decode_response(raw: bytes, expected: Expected = None) -> Response[Any] | list[Response[Any]]:
+    """Read an answer, or those of a batch.
+
+    Stricter than the reading of other JSON, because a credible answer decides whether a message is sent again: an
+    object that has a name twice, and an integer that does not fit 64 bits, are refused, since parsers disagree about
+    what they mean.
+
+    Args:
+        raw: The body of the HTTP response.
+        expected: What was asked, as for `parse_response`.
+
+    Raises:
+        RemoteProtocolError: It is no JSON, no answer, or not one to what was asked.
+    """
+    obj = _load("response", raw)
+    if raw.count(b":") != _members(obj) or _LONG_NUMBER.search(raw):
+        _check_exact(raw)
+    return parse_response(obj, expected)
+
+
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+
+
+def _members(value: object) -> int:
+    """How many members all objects have together: as many as there are colons, unless a name or text holds one.
+
+    A doubled name leaves more colons than members. Depth is bounded by the reader of JSON.
+    """
+    if isinstance(value, dict):
+        return len(value) + sum([_members(item) for item in value.values() if item.__class__ in _HOLDERS])
+    return sum([_members(item) for item in value]) if isinstance(value, list) else 0
+
+
+_HOLDERS: Final = (dict, list)
+
+
+def _check_exact(raw: bytes) -> None:
+    """Read again with the slow parser, which tells doubled names and the digits of numbers."""
+    try:
+        json.loads(raw, object_pairs_hook=_without_doubles, parse_int=_within_64_bits)
+    except RecursionError:
+        raise RemoteProtocolError("cannot read the response: nested too deeply") from None
+    except ValueError as error:
+        raise RemoteProtocolError(f"cannot read the response: {error}") from None
+
+
+def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        msg = "an object has a name twice"
+        raise ValueError(msg)
+    return members
+
+
+def _within_64_bits(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
+        msg = "a number does not fit 64 bits"
+        raise ValueError(msg)
+    return int(digits)

@@ -1,0 +1,174 @@
+"""Items of `metadata`: what stands beside a message about it, from cards, bots, surveys and connectors.
+
+The list is open: an item of a new type is an `UnknownMetadata` with all its fields in `extra`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+import attrs
+
+from connector_async.errors import RemoteProtocolError
+from connector_async.wire._base import Family
+from connector_async.wire._checks import identifier, mappings, maybe, text, texts, things, truth
+from connector_async.wire._converter import read_as, readers
+
+__all__ = [
+    "ActionReason",
+    "Answer",
+    "BotResponse",
+    "ConnectorAuthenticationResponse",
+    "ConnectorPaymentResponse",
+    "EscalationSummary",
+    "ExternalId",
+    "MetadataItem",
+    "Question",
+    "SocialMessagingEventData",
+    "UnknownMetadata",
+    "as_metadata",
+]
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class MetadataItem(Family):
+    """Base of all items; `type` says which one it is."""
+
+    KEY: ClassVar[str] = "type"
+
+
+@attrs.frozen(weakref_slot=False)
+class ExternalId(MetadataItem):
+    """The id that the author of a card gave to the element that was used.
+
+    Attributes:
+        id: At most 64 characters.
+    """
+
+    TYPE: ClassVar[str] = "ExternalId"
+
+    id: str = attrs.field(validator=text(maximum=64))
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Answer(MetadataItem):
+    """The answer that a consumer chose in a survey; copied from the reply's `click.metadata`."""
+
+    TYPE: ClassVar[str] = "Answer"
+
+    question_id: str | None = attrs.field(default=None, validator=maybe(text()))
+    id: str | None = attrs.field(default=None, validator=maybe(text()))
+    provider: str | None = attrs.field(default=None, validator=maybe(text()))
+    group_id: str | None = attrs.field(default=None, validator=maybe(text()))
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Question(MetadataItem):
+    """The question that a survey bot asks with a message; `replies` are the ids of the possible answers."""
+
+    TYPE: ClassVar[str] = "Question"
+
+    id: str | None = None
+    group_id: str | None = None
+    survey_id: str | None = None
+    provider: str | None = None
+    replies: tuple[str, ...] = attrs.field(default=(), converter=texts)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class ActionReason(MetadataItem):
+    """Why a bot or agent did something; both texts have at most 64 characters."""
+
+    TYPE: ClassVar[str] = "ActionReason"
+
+    reason_id: str | None = attrs.field(default=None, validator=maybe(text(maximum=64)))
+    reason: str | None = attrs.field(default=None, validator=maybe(text(maximum=64)))
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class BotResponse(MetadataItem):
+    """What a bot understood: at most 256 business cases and 16 intents (`id`, `name`, `confidence` …)."""
+
+    TYPE: ClassVar[str] = "BotResponse"
+
+    external_conversation_id: str | None = attrs.field(default=None, validator=maybe(text(maximum=64)))
+    business_cases: tuple[str, ...] = attrs.field(default=(), converter=texts)
+    intents: tuple[Mapping[str, object], ...] = attrs.field(default=(), converter=mappings)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class EscalationSummary(MetadataItem):
+    """Why a bot handed a conversation over; the duration's unit is the bot's."""
+
+    TYPE: ClassVar[str] = "EscalationSummary"
+
+    escalation_cause: str | None = None
+    business_cases: tuple[str, ...] = attrs.field(default=(), converter=texts)
+    conversation_duration: float | None = None
+    escalated_during_business_case: str | None = None
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class ConnectorPaymentResponse(MetadataItem):
+    """How a payment that the brand asked for ended."""
+
+    TYPE: ClassVar[str] = "ConnectorPaymentResponse"
+
+    status: bool = attrs.field(validator=truth)
+    request_identifier: str | None = attrs.field(default=None, validator=maybe(text()))
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class ConnectorAuthenticationResponse(MetadataItem):
+    """How an authentication that the brand asked for ended."""
+
+    TYPE: ClassVar[str] = "ConnectorAuthenticationResponse"
+
+    status: bool = attrs.field(validator=truth)
+    token: str | None = attrs.field(default=None, repr=False, validator=maybe(text()))
+    errors: tuple[object, ...] = attrs.field(default=(), converter=things)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class SocialMessagingEventData(MetadataItem):
+    """Where on a social channel a message belongs."""
+
+    TYPE: ClassVar[str] = "SocialMessagingEventData"
+
+    event: object = None
+    channel: str | None = None
+    reply_to_id: int | str | None = attrs.field(default=None, validator=maybe(identifier))
+    conversation_state: str | None = None
+    actions: tuple[object, ...] = attrs.field(default=(), converter=things)
+
+
+@attrs.frozen(weakref_slot=False)
+class UnknownMetadata(MetadataItem):
+    """An item of a type that this version does not know; its fields are in `extra`."""
+
+    type: str | None = None
+
+    @property
+    def wire_type(self) -> str:
+        """The type that it came with."""
+        return self.type or ""
+
+
+def as_metadata(items: Iterable[MetadataItem | Mapping[str, object]] | None) -> tuple[MetadataItem, ...] | None:
+    """Take typed items and plain mappings alike; a mapping needs a `type`.
+
+    Raises:
+        ValueError: A mapping cannot be an item.
+    """
+    if items is None:
+        return None
+    return tuple([item if isinstance(item, MetadataItem) else _typed(item) for item in items])
+
+
+def _typed(item: object) -> MetadataItem:
+    try:
+        typed: MetadataItem = read_as("metadata item", readers[MetadataItem], item)
+    except RemoteProtocolError as error:
+        raise ValueError(str(error)) from error
+    return typed
