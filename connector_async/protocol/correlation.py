@@ -7,7 +7,7 @@ another request; one that fits none of them is told apart here (late, doubled, f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -19,6 +19,9 @@ E = TypeVar("E")
 
 MAX_REQUEST_ID = 64
 """Characters in a request id (the API's published schema: 1 to 64)."""
+
+_LAST_COUNT = 0xFFFFFF
+_TOO_LONG = 10**MAX_REQUEST_ID
 
 
 class OrphanKind(Enum):
@@ -58,6 +61,10 @@ class RequestIds:
             self._counter = 0
         else:
             self._counter += 1
+            if self._counter > _LAST_COUNT:
+                # A seventh digit would sort before the sixth; a millisecond borrowed from the future does not.
+                self._last += 1
+                self._counter = 0
         return f"{self._last:011x}{self._counter:06x}-{self._mark}"
 
 
@@ -72,6 +79,8 @@ class PendingTable(Generic[E]):
     __slots__ = ("_entries", "_finished", "_finished_before", "_remember")
 
     def __init__(self, remember: int = 10_000) -> None:
+        if remember < 1:
+            raise ValueError(f"at least one finished id must be remembered, got {remember}")
         self._entries: dict[str, E] = {}
         self._remember = remember
         # Two generations instead of a queue: forgetting the older half costs nothing per message.
@@ -83,7 +92,8 @@ class PendingTable(Generic[E]):
 
     def __iter__(self) -> Iterator[E]:
         """Each entry once, oldest claim first; a batch that claimed several ids counts as one."""
-        return iter(dict.fromkeys(self._entries.values()))
+        # By identity: two requests that look alike are still two, and each of them is waited for.
+        return iter({id(entry): entry for entry in self._entries.values()}.values())
 
     def __contains__(self, request_id: object) -> bool:
         return request_id in self._entries
@@ -110,25 +120,31 @@ class PendingTable(Generic[E]):
     def release(self, request_ids: Iterable[str]) -> None:
         """Take requests out, on whichever path they ended; ids that are out already are ignored."""
         for request_id in request_ids:
-            if self._entries.pop(request_id, None) is not None:
-                self._finished.add(request_id)
-        if len(self._finished) >= self._remember:
-            self._finished_before = self._finished
-            self._finished = set()
+            if request_id not in self._entries:
+                continue
+            del self._entries[request_id]
+            self._finished.add(request_id)
+            if len(self._finished) >= self._remember:
+                self._finished_before = self._finished
+                self._finished = set()
 
-    def orphan(self, req_id: object, answered: Iterable[str]) -> OrphanKind:
+    def orphan(self, req_id: object, answered: Container[str]) -> OrphanKind:
         """Say why an answer fits none of the ids that its exchange still waits for.
 
         Args:
             req_id: The `reqId` as it came; compared as text.
             answered: The ids of the exchange that have had their answer.
         """
-        if req_id is None or isinstance(req_id, bool) or not isinstance(req_id, (str, int)):
+        if isinstance(req_id, bool) or not isinstance(req_id, (str, int)) or req_id == "":
             return OrphanKind.MISSING
+        if isinstance(req_id, int) and abs(req_id) >= _TOO_LONG:
+            # No id of ours, and Python refuses to print a number of more than 4,300 digits.
+            return OrphanKind.FOREIGN
         text = str(req_id)
         if text in answered:
             return OrphanKind.DOUBLED
-        if text in self._finished or text in self._finished_before:
+        # An id that was finished and claimed again belongs to the exchange it is in now.
+        if text not in self._entries and (text in self._finished or text in self._finished_before):
             return OrphanKind.LATE
         return OrphanKind.FOREIGN
 
