@@ -43,12 +43,12 @@ class Lifetime:
         """The lifetime of a token received at `now` that lives `seconds`.
 
         It turns stale after `fraction` of its life, or `early` seconds before its end if that comes first, and up to
-        a tenth of its life sooner by `jitter` (0 to 1), so that a fleet does not refresh in step. A token that lives
-        less than `early` still serves its fraction.
+        a tenth of that time sooner by `jitter` (0 to 1), so that a fleet does not refresh in step. A token that lives
+        less than twice `early` serves its fraction: one of 301 seconds must not be renewed after one.
         """
-        by_fraction = seconds * fraction
-        by_margin = seconds - early
-        stale_after = min(by_fraction, by_margin) if by_margin > 0 else by_fraction
+        stale_after = seconds * fraction
+        if seconds >= 2 * early:
+            stale_after = min(stale_after, seconds - early)
         return cls(refresh_at=now + stale_after * (1 - 0.1 * jitter), expires_at=now + seconds)
 
     def at(self, now: float) -> Freshness:
@@ -64,15 +64,16 @@ def lifetime_of(claims: Mapping[str, object], expires_in: object, wall: float) -
     Args:
         claims: The token's claims, unverified; of any type, since they come from outside.
         expires_in: The field of the token answer; undocumented, so it may be absent or odd.
-        wall: Wall-clock seconds now; only used when the token has `exp` but no `iat`.
+        wall: Wall-clock seconds now; only used when the token has `exp` but no `iat`, and then never to make it live
+            longer than `DEFAULT_LIFETIME`: our clock may be behind.
 
     Source: Connector API, authorization (60 minutes); how-to guide (renew before `exp`).
     """
-    candidates = []
+    candidates: list[float] = []
     expires = _seconds(claims.get("exp"))
     if expires is not None:
         issued = _seconds(claims.get("iat"))
-        candidates.append(expires - (wall if issued is None else issued))
+        candidates.append(min(expires - wall, DEFAULT_LIFETIME) if issued is None else expires - issued)
     stated = _seconds(expires_in)
     if stated is not None:
         candidates.append(stated)
