@@ -35,7 +35,7 @@ class Target:
         LocalProtocolError: The URL is not plain http(s) with a host, or has characters that HTTP does not allow.
     """
 
-    __slots__ = ("head", "host", "path", "port", "scheme", "url")
+    __slots__ = ("head", "host", "origin", "path", "port", "scheme", "url")
 
     def __init__(self, base: str, path: str) -> None:
         scheme, separator, authority = base.rstrip("/").partition("://")
@@ -48,15 +48,12 @@ class Target:
         self.host = host.strip("[]")
         self.port = _DEFAULT_PORTS[scheme] if port is None else port
         self.path = path
+        # Scheme, host and port: what a connection is made to. Kept, because every message looks it up.
+        self.origin = (self.scheme, self.host, self.port)
         shown = host if port is None or port == _DEFAULT_PORTS[scheme] else f"{host}:{port}"
         self.url = f"{scheme}://{shown}{path}"
         # `identity`: an answer of a few bytes gains nothing from compression, and a bomb cannot hide in it.
         self.head = f"POST {path} HTTP/1.1\r\nHost: {shown}\r\nAccept-Encoding: identity\r\n".encode("ascii")
-
-    @property
-    def origin(self) -> tuple[str, str, int]:
-        """Scheme, host and port: what a connection is made to."""
-        return self.scheme, self.host, self.port
 
     def __repr__(self) -> str:
         return f"Target({self.url!r})"
@@ -90,19 +87,32 @@ class Headers:
                 raise LocalProtocolError(f"header {name!r} has characters that HTTP does not allow")
         self.block = "".join(f"{name}: {value}\r\n" for name, value in self.items).encode("ascii")
 
+    def plus(self, other: Headers) -> Headers:
+        """Both, this one first; costs two concatenations."""
+        joined = Headers.__new__(Headers)
+        joined.items = self.items + other.items
+        joined.block = self.block + other.block
+        return joined
+
     def __repr__(self) -> str:
         return f"Headers({', '.join(name for name, _ in self.items)})"
 
 
 class Answer:
-    """What came back: `status`, `headers` (pairs of bytes, names in lower case) and the whole `body`."""
+    """What came back: `status`, `headers` (pairs of bytes, names in lower case) and the whole `body`.
 
-    __slots__ = ("body", "headers", "status")
+    `connection` is the transport's own note of where it came from, for `Transport.discard`.
+    """
 
-    def __init__(self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes) -> None:
+    __slots__ = ("body", "connection", "headers", "status")
+
+    def __init__(
+        self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes, connection: object = None
+    ) -> None:
         self.status = status
         self.headers = headers
         self.body = body
+        self.connection = connection
 
     def header(self, name: bytes) -> str | None:
         """The first value of a header (`name` in lower case), or None."""
@@ -132,6 +142,10 @@ class Transport(Protocol):
             TransportError: No answer; `phase`, `sent`, `reused`, `answered`, `timed_out` say how far it had come.
             RemoteProtocolError: What came is not a usable HTTP answer (also ResponseTooLarge, RedirectRefused).
         """
+        ...
+
+    def discard(self, answer: Answer) -> None:
+        """Do not use the connection of this answer again: what came on it was not what was asked for."""
         ...
 
     def abort(self, target: Target) -> None:

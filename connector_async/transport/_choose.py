@@ -1,0 +1,86 @@
+"""Which transport a session uses: ours, httpx's where a proxy or trio asks for it, or what the user passed."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from urllib.request import getproxies
+
+import httpx
+
+from connector_async.transport._httpx import HttpxTransport
+from connector_async.transport.base import Transport
+from connector_async.transport.pooled import PooledTransport
+
+__all__ = ["as_transport"]
+
+_IDLE_TIMEOUT = 15.0
+
+
+def as_transport(
+    value: Transport | httpx.AsyncBaseTransport | httpx.AsyncClient | None = None,
+    *,
+    max_connections: int = 256,
+    max_body_bytes: int = 1_048_576,
+    ssl_context: ssl.SSLContext | None = None,
+    proxy: str | httpx.URL | httpx.Proxy | None = None,
+) -> tuple[Transport, bool]:
+    """The transport to use, and whether it is ours to enter and close.
+
+    To be called inside the event loop: trio has no pooled transport.
+
+    Args:
+        value: What the user passed. A `Transport` is used as it is; anything of httpx is wrapped (the wrapper is
+            ours, what is inside stays the user's); None chooses `PooledTransport`, or httpx's own transport when a
+            proxy is given or configured in the environment (`NO_PROXY` is respected, as in httpx), or under trio.
+        max_connections: Connections in total, for what is made here.
+        max_body_bytes: Largest body of an answer, for what is made here.
+        ssl_context: For what is made here.
+        proxy: A proxy for everything.
+
+    Raises:
+        TypeError: `value` is nothing of the kind.
+    """
+    if isinstance(value, PooledTransport | HttpxTransport):
+        return value, False
+    if isinstance(value, httpx.AsyncBaseTransport | httpx.AsyncClient):
+        return HttpxTransport(value, max_body_bytes=max_body_bytes), True
+    if value is not None:
+        if not isinstance(value, Transport):
+            raise TypeError(
+                f"not a transport: {type(value).__name__} (expected a Transport, or a transport or client of httpx)"
+            )
+        return value, False
+    from_environment = proxy is None and _environment_has_proxy(getproxies())
+    if not (proxy or from_environment) and _on_asyncio():
+        return (
+            PooledTransport(max_connections=max_connections, max_body_bytes=max_body_bytes, ssl_context=ssl_context),
+            True,
+        )
+    inner = httpx.AsyncClient(
+        verify=ssl_context or True,
+        proxy=proxy,
+        trust_env=from_environment,
+        timeout=None,  # noqa: S113 - each exchange has a deadline
+        limits=httpx.Limits(
+            max_connections=max_connections,
+            max_keepalive_connections=max_connections,
+            keepalive_expiry=_IDLE_TIMEOUT,
+        ),
+    )
+    return HttpxTransport(inner, max_body_bytes=max_body_bytes, close_inner=True), True
+
+
+def _environment_has_proxy(proxies: Mapping[str, str]) -> bool:
+    """As httpx reads it; which hosts go past the proxy is left to httpx."""
+    exempt = [host.strip() for host in proxies.get("no", "").split(",")]
+    return "*" not in exempt and any(proxies.get(scheme) for scheme in ("http", "https", "all"))
+
+
+def _on_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

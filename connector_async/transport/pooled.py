@@ -1,0 +1,261 @@
+"""The default transport on asyncio: many small requests to few hosts, at little cost each.
+
+`PooledTransport.post` is the way of a message; `handle_async_request` serves any `httpx.AsyncClient` on the same
+connections. Owns its settings and the pool of the loop it runs in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import attrs
+import httpx
+
+from connector_async.errors import ConfigurationError, Phase, TransportError
+from connector_async.transport._connection import Connection
+from connector_async.transport._dial import Resolver, resolve
+from connector_async.transport._pool import Limits, Pool
+from connector_async.transport._stream import in_httpx_words, stream
+from connector_async.transport._tls import Certificate, TLSSettings
+from connector_async.transport.base import Answer, Headers, Target
+
+__all__ = ["HostStatistics", "PoolStatistics", "PooledTransport"]
+
+
+@attrs.frozen(kw_only=True)
+class HostStatistics:
+    """Connections of one origin at this moment."""
+
+    connections: int
+    idle: int
+    opening: int
+    waiting: int
+
+
+@attrs.frozen(kw_only=True)
+class PoolStatistics:
+    """Connections at this moment, and totals since the loop's first request.
+
+    `exchanges` counts the requests that were answered, `opened` the connections that were made for them.
+    """
+
+    connections: int
+    idle: int
+    opening: int
+    waiting: int
+    opened: int
+    exchanges: int
+    hosts: dict[str, HostStatistics]
+
+
+class PooledTransport(httpx.AsyncBaseTransport):
+    """HTTP/1.1 over pooled connections, for one event loop at a time.
+
+    Building one needs no loop and does no I/O. Use it as a context manager, or call `aclose`. It may be used again
+    after that, also in another loop once the first one is closed.
+
+    Args:
+        max_connections: Connections in total; who finds none free waits in turn, up to his deadline.
+        max_per_host: Connections to one scheme, host and port; `max_connections` when None.
+        idle_timeout: Seconds after which an unused connection is closed.
+        max_age: Seconds after which a connection is not used again, so that changes of DNS are followed.
+        connect_timeout: Seconds for connecting, TLS included; the deadline of the request if that is earlier.
+        happy_eyeballs_delay: Seconds after which the next address of a host is tried as well.
+        ssl_context: Used for https as it is; the shared default when None.
+        ca_file: Trust these certificates (PEM) instead of the usual ones.
+        cert: Client certificate: PEM file, (certificate, key) or (certificate, key, password).
+        max_head_bytes: Largest head of an answer.
+        max_body_bytes: Largest body of an answer to `post`; streamed answers have no limit.
+        resolver: `async (host, port)` to addresses, instead of the system's.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_connections: int = 256,
+        max_per_host: int | None = None,
+        idle_timeout: float = 15.0,
+        max_age: float = 300.0,
+        connect_timeout: float = 10.0,
+        happy_eyeballs_delay: float = 0.25,
+        ssl_context: ssl.SSLContext | None = None,
+        ca_file: str | Path | None = None,
+        cert: Certificate | None = None,
+        max_head_bytes: int = 65_536,
+        max_body_bytes: int = 1_048_576,
+        resolver: Resolver = resolve,
+    ) -> None:
+        per_host = max_connections if max_per_host is None else max_per_host
+        if min(max_connections, per_host, max_head_bytes, max_body_bytes) < 1:
+            raise ConfigurationError("limits of connections and bytes must be at least 1")
+        if min(idle_timeout, max_age, connect_timeout, happy_eyeballs_delay) <= 0:
+            raise ConfigurationError("timeouts must be above 0 seconds")
+        self._limits = Limits(
+            max_connections=max_connections,
+            max_per_host=per_host,
+            idle_timeout=idle_timeout,
+            max_age=max_age,
+            connect_timeout=connect_timeout,
+            happy_eyeballs_delay=happy_eyeballs_delay,
+            max_head_bytes=max_head_bytes,
+            max_body_bytes=max_body_bytes,
+        )
+        self._tls = TLSSettings(ssl_context, ca_file, cert)
+        self._resolver = resolver
+        self._pool: Pool | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: httpx.AsyncClient | None = None
+        self._is_closed = False
+
+    # -- the way of a message ----------------------------------------------------------------------------------------
+
+    async def post(self, target: Target, headers: Headers, body: bytes, deadline: float) -> Answer:
+        """Send one POST and read the whole answer; see `Transport.post`.
+
+        Raises:
+            TransportError: No answer; `phase`, `sent`, `reused`, `answered`, `timed_out` say how far it had come.
+            TLSError: The server is not who it should be, or refused our certificate.
+            RemoteProtocolError: What came is not a usable HTTP answer.
+        """
+        loop = asyncio.get_running_loop()
+        pool = self._pool if loop is self._loop else None
+        if pool is None:
+            pool = self._bind(loop)
+        host = pool.hosts.get(target.origin) or pool.host(target.origin)
+        now = loop.time()
+        if now >= deadline:
+            raise TransportError("the deadline passed", phase=Phase.POOL, sent=False, timed_out=True)
+        connection = pool.take(host, now)
+        if connection is None:
+            within = self._limits.connect_timeout
+            connection = await pool.acquire(
+                host, target, wait_until=deadline, connect_within=within, deadline=deadline
+            )
+        future = connection.exchange(target, headers, body, deadline)
+        try:
+            return await future
+        finally:
+            connection.leave(future)
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> Pool:
+        """The pool for this loop: made at the first request, and again when its loop has ended."""
+        if self._is_closed:
+            raise TransportError("the transport is closed", phase=Phase.POOL, sent=False, retryable=False)
+        if self._loop is not None and not self._loop.is_closed():
+            raise RuntimeError("this PooledTransport is in use in another event loop; make one for each loop")
+        self._drop()
+        self._loop = loop
+        self._pool = Pool(loop, self._limits, self._tls, self._resolver)
+        return self._pool
+
+    def _drop(self) -> None:
+        """Forget the connections of a loop that is closed: their sockets go with them."""
+        with warnings.catch_warnings():
+            # A closed loop can close nothing properly, and its transports say so when they go.
+            warnings.simplefilter("ignore", ResourceWarning)
+            if self._pool is not None:
+                self._pool.forget()
+            self._pool = self._loop = None
+
+    # -- the rest of the seam ----------------------------------------------------------------------------------------
+
+    def discard(self, answer: Answer) -> None:
+        """Do not use the connection of this answer again: what came on it was not what was asked for."""
+        if isinstance(answer.connection, Connection):
+            answer.connection.retire()
+
+    def abort(self, target: Target) -> None:
+        """End every exchange with this target at once: each raises TransportError."""
+        if self._pool is not None:
+            self._pool.abort(target, "the exchange was aborted")
+
+    @property
+    def client(self) -> httpx.AsyncClient:
+        """An httpx client over the same connections, for look-ups and file transfer. Not to be closed by users."""
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                transport=_Borrowed(self),
+                headers={"Accept-Encoding": "identity"},
+                trust_env=False,
+            )
+        return self._client
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request of httpx; bodies are streamed both ways.
+
+        Raises:
+            httpx.TransportError: As httpx's own transport does; `request` is attached, and `phase` says how far it
+                had come and `sent` whether anything had been written.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            pool = self._pool if loop is self._loop and self._pool is not None else self._bind(loop)
+        except TransportError as error:
+            raise in_httpx_words(error, request) from error
+        return await stream(pool, request)
+
+    def statistics(self) -> PoolStatistics:
+        """How many connections there are, and what they did."""
+        hosts = self._pool.hosts.values() if self._pool is not None else ()
+        by_host = {
+            f"{host.origin[0]}://{host.origin[1]}:{host.origin[2]}": HostStatistics(
+                connections=len(host.connections),
+                idle=len(host.idle),
+                opening=len(host.openings),
+                waiting=len(host.waiters),
+            )
+            for host in hosts
+        }
+        live = sum(connection.served for host in hosts for connection in host.connections)
+        return PoolStatistics(
+            connections=sum(host.connections for host in by_host.values()),
+            idle=sum(host.idle for host in by_host.values()),
+            opening=sum(host.opening for host in by_host.values()),
+            waiting=sum(host.waiting for host in by_host.values()),
+            opened=self._pool.opened if self._pool is not None else 0,
+            exchanges=live + (self._pool.served if self._pool is not None else 0),
+            hosts=by_host,
+        )
+
+    async def aclose(self) -> None:
+        """End all exchanges, close all connections and wait until the sockets are closed; idempotent."""
+        self._is_closed = True
+        pool, loop = self._pool, self._loop
+        if pool is not None and loop is asyncio.get_running_loop():
+            self._pool = self._loop = None
+            await pool.aclose("the transport was closed")
+        elif loop is not None and loop.is_closed():
+            self._drop()
+        elif loop is not None:
+            raise RuntimeError("this PooledTransport is in use in another event loop; close it there")
+
+    async def __aenter__(self) -> Self:
+        self._is_closed = False
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        return f"PooledTransport({now.connections} connections, {now.idle} idle)"
+
+
+class _Borrowed(httpx.AsyncBaseTransport):
+    """The same connections for a client of ours, which must not close them when it is closed."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._inner.handle_async_request(request)
