@@ -15,6 +15,7 @@ COMMANDS = {
     "scale": "cost against messages in flight and against idle consumers",
     "tokens": "token calls when thousands of messages wait for a new token",
     "memory": "bytes per message in flight and per idle consumer",
+    "wire": "reading and writing typed messages beside plain orjson",
     "imports": "`import connector_async` beside `import httpx`",
 }
 

@@ -21,7 +21,7 @@ async def connect(job: Job) -> AsyncIterator[Send]:
     target = Target(job.base, payload.PATH)
     headers = [Headers(payload.headers(worker).items()) for worker in range(job.in_flight)]
     conversations = [payload.conversation_id(worker) for worker in range(job.in_flight)]
-    async with PooledTransport(max_connections=job.in_flight) as transport:
+    async with PooledTransport(max_connections=job.in_flight, ca_file=job.ca_file or None) as transport:
 
         async def send(worker: int) -> object:
             body = payload.body(conversations[worker])

@@ -114,6 +114,13 @@ def test_imports_takes_both_in_fresh_interpreters() -> None:
     assert result["targets"][0]["measured"] > 0
 
 
+def test_wire_reads_and_writes_every_payload_both_ways() -> None:
+    """Our decision: typed messages are measured beside plain orjson."""
+    rows = run("wire", "--rounds", "1", "--messages", "20")["rows"]
+    assert len({(row["payload"], row["direction"]) for row in rows}) == len(rows) == 8
+    assert all(row["plain_us"] > 0 and row["typed_us"] > 0 and row["ratio"] > 0 for row in rows)
+
+
 def test_an_unknown_rival_is_wrong_use() -> None:
     """Exit code 2, as everywhere."""
     command = [sys.executable, "-m", "benchmarks", "send", "--rivals", "nobody"]
