@@ -11,6 +11,9 @@ comes out. Three things can have happened to a send:
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Literal
@@ -20,7 +23,10 @@ import attrs
 __all__ = ["Attempt", "Failure", "Fate", "RetryBudget", "RetryPolicy", "Stop", "Wait", "parse_retry_after"]
 
 RETRY_AFTER_CAP = 120.0
-"""Longest pause taken from a `Retry-After`; a longer one is a mistake or a reason to stop."""
+"""Longest pause in seconds taken from a `Retry-After`, jitter included; a longer one is taken for a mistake."""
+
+_LATER = 0.25  # share by which such a pause may be lengthened, so that not all come back at once
+_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?", re.ASCII)
 
 
 class Fate(Enum):
@@ -112,8 +118,22 @@ class RetryBudget:
 
 
 def _positive(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{attribute.name} must be above 0, got {value}")
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{attribute.name} must be a number above 0, got {value}")
+
+
+def _pauses(_instance: object, attribute: attrs.Attribute[Any], value: tuple[float, ...]) -> None:
+    if not all(pause >= 0 and math.isfinite(pause) for pause in value):
+        raise ValueError(f"{attribute.name} must be seconds, none below 0, got {value}")
+
+
+def _share(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{attribute.name} must be from 0 to 1, got {value}")
+
+
+def _tuple(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(values)
 
 
 @attrs.frozen(kw_only=True)
@@ -126,9 +146,10 @@ class RetryPolicy:
         unknown: What becomes of content whose outcome is unknown: sent again under the same id (and the result
             marked `maybe_duplicate`), or reported. Requests that are harmless to repeat are always sent again.
         server_pauses: Seconds before the 2nd, 3rd … attempt after a 5xx; the last is doubled from there on.
+        longest_server_pause: Seconds; cap of that doubling.
         connect_base: Seconds; attempt n after a *not sent* waits up to `connect_base * 2**(n-1)`.
         unknown_base: Seconds; the same after an unknown outcome.
-        longest_pause: Seconds; cap of the two above.
+        longest_pause: Seconds; cap of `connect_base` and `unknown_base` as they double.
         spread: 0 to 1: pauses of `server_pauses` are lengthened by up to this share.
         full_jitter: Draw server pauses between 0 and their value instead.
     """
@@ -138,11 +159,12 @@ class RetryPolicy:
     unknown: Literal["resend", "report"] = attrs.field(
         default="resend", validator=attrs.validators.in_(("resend", "report"))
     )
-    server_pauses: tuple[float, ...] = (5.0, 10.0, 15.0)
+    server_pauses: tuple[float, ...] = attrs.field(default=(5.0, 10.0, 15.0), converter=_tuple, validator=_pauses)
+    longest_server_pause: float = attrs.field(default=3600.0, validator=_positive)
     connect_base: float = attrs.field(default=0.2, validator=_positive)
     unknown_base: float = attrs.field(default=0.5, validator=_positive)
     longest_pause: float = attrs.field(default=5.0, validator=_positive)
-    spread: float = 0.1
+    spread: float = attrs.field(default=0.1, validator=_share)
     full_jitter: bool = False
 
     @classmethod
@@ -167,12 +189,14 @@ class RetryPolicy:
         unknown: Literal["resend", "report"] = "resend",
     ) -> RetryPolicy:
         """Full jitter between 0 and `base`, 2 `base`, 4 `base` … at most `longest` seconds."""
-        doublings = max(1, math.ceil(math.log2(max(longest / base, 1))) + 1)
+        if not 0 < base <= longest:
+            raise ValueError(f"base must be above 0 and at most {longest}, got {base}")
         return cls(
             name="exponential",
             max_attempts=max_attempts,
             unknown=unknown,
-            server_pauses=tuple(min(longest, base * 2**n) for n in range(doublings)),
+            server_pauses=(base,),
+            longest_server_pause=longest,
             connect_base=base,
             unknown_base=base,
             longest_pause=longest,
@@ -232,13 +256,12 @@ class RetryPolicy:
     def _pause(self, failure: Failure, attempt: int, random: float) -> float:
         if failure.status == 429:
             # "Wait at least 1 s" (vendor); later than asked for, never earlier, and not all at once.
-            asked = failure.retry_after
-            floor = max(1.0, min(asked, RETRY_AFTER_CAP)) if asked is not None else float(min(2 ** (attempt - 1), 30))
-            return floor * (1 + 0.25 * random)
+            if failure.retry_after is None:
+                return min(2.0 ** min(attempt - 1, 30), 30.0) * (1 + _LATER * random)
+            return max(1.0 + _LATER * random, _asked(failure.retry_after, random))
         if failure.fate is Fate.ANSWERED:
             pause = self._server_pause(attempt) * (random if self.full_jitter else 1 + self.spread * random)
-            asked = failure.retry_after
-            return pause if asked is None else max(pause, min(asked, RETRY_AFTER_CAP) * (1 + 0.25 * random))
+            return pause if failure.retry_after is None else max(pause, _asked(failure.retry_after, random))
         if failure.stale and attempt == 1:
             return 0.0
         base = self.connect_base if failure.fate is Fate.NOT_SENT else self.unknown_base
@@ -248,7 +271,14 @@ class RetryPolicy:
         pauses = self.server_pauses
         if attempt <= len(pauses):
             return pauses[attempt - 1]
-        return pauses[-1] * 2.0 ** min(attempt - len(pauses), 10) if pauses else 0.0
+        if not pauses:
+            return 0.0
+        return max(pauses[-1], min(self.longest_server_pause, pauses[-1] * 2.0 ** min(attempt - len(pauses), 30)))
+
+
+def _asked(seconds: float, random: float) -> float:
+    """The pause for a `Retry-After`: up to a quarter longer than asked, never shorter unless the cap makes it so."""
+    return min(seconds * (1 + _LATER * random), RETRY_AFTER_CAP)
 
 
 def parse_retry_after(value: str | None, wall: float) -> float | None:
@@ -263,17 +293,13 @@ def parse_retry_after(value: str | None, wall: float) -> float | None:
     if value is None:
         return None
     text = value.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:12])
-    try:
-        seconds = float(text)
-    except ValueError:
-        pass
-    else:
-        return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    if _SECONDS.fullmatch(text):
+        # Cut, since a number of thousands of digits reads as infinity; the cap makes the same of both.
+        return float(text.lstrip("0")[:15] or "0")
     try:
         when = parsedate_to_datetime(text)
-        seconds = when.timestamp() - wall
+        # The form without a zone (asctime) means UTC; Python would take it for local time.
+        seconds = when.replace(tzinfo=when.tzinfo or UTC).timestamp() - wall
     except (TypeError, ValueError, OverflowError, IndexError):
         return None
     return max(0.0, seconds)
