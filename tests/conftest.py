@@ -1,11 +1,97 @@
-"""What every test shares: the event loop to run on."""
+"""What every test shares: the event loop to run on, and the guards of `tests/guards.py` around it."""
 
 from __future__ import annotations
 
+import inspect
+import logging
+import os
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import hypothesis
 import pytest
+
+from tests.guards import CANARY, LogWatch, NetworkGuard, left_no_task, left_no_thread_or_socket
+
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=10_000)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+# The account and the proxy of whoever runs the tests are not the tests' business; children inherit the clean state.
+for _name in [name for name in os.environ if name.startswith("LP_") or name.lower().endswith("_proxy")]:
+    del os.environ[_name]
+
+_network = NetworkGuard()
+_network.install()
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run on asyncio unless they ask for another loop (`tests/backends.py`)."""
+    return "asyncio"
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    """Async tests run on asyncio unless a module asks for more."""
-    return "asyncio"
+def canary() -> str:
+    """What to put into secrets, tokens and message text: any log line or output that shows it fails the test.
+
+    Errors and reprs are the test's to check, with `tests.guards.assert_canary_absent(*objects)`.
+    """
+    return CANARY
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind() -> Iterator[None]:
+    with left_no_thread_or_socket():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _stays_on_this_machine() -> Iterator[None]:
+    _network.refused.clear()
+    yield
+    assert not _network.refused, f"reached past loopback: {_network.refused}"
+
+
+@pytest.fixture(autouse=True)
+def _logs_no_secret() -> Iterator[None]:
+    """The root logger listens at DEBUG during every test, so `caplog` holds what a careless user would see."""
+    watch, root = LogWatch(), logging.getLogger()
+    level = root.level
+    root.addHandler(watch)
+    root.setLevel(logging.DEBUG)
+    yield
+    root.removeHandler(watch)
+    root.setLevel(level)
+    assert not watch.leaks, f"a secret reached the log: {watch.leaks}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    if report.when == "teardown" and report.passed:
+        shown = [name for name, text in report.sections if CANARY in text]
+        if shown:
+            report.outcome = "failed"
+            report.longrepr = f"a secret was printed: {', '.join(shown)}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Watch the tasks of async tests; on trio the nursery sees to it."""
+    backend = pyfuncitem.funcargs.get("anyio_backend")
+    if backend is not None and "trio" not in (backend, backend[0]):
+        _watch_tasks(pyfuncitem)
+    return (yield)
+
+
+def _watch_tasks(item: pytest.Function) -> None:
+    if inspect.iscoroutinefunction(item.obj):
+        item.obj = left_no_task(item.obj)
+        return
+    handle = getattr(item.obj, "hypothesis", None)
+    # Once per test function: from the second run on, the anyio plugin's wrapper stands here, which is not async.
+    if handle is not None and inspect.iscoroutinefunction(handle.inner_test):
+        handle.inner_test = left_no_task(handle.inner_test)
