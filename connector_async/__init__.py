@@ -1,1 +1,145 @@
-"""The asyncio client for the Connector API (names arrive with the parts)."""
+"""The asyncio client for LivePerson's Conversational Cloud Connector API.
+
+from connector_async import AppCredentials, ConnectorSession
+
+async with ConnectorSession("12345678", AppCredentials("client-id", "client-secret")) as session:
+    conversation = await session.consumer("customer-42").open_conversation(skill_id="77")
+    result = await conversation.send_text("Is my order on its way?")
+    await conversation.close()
+"""
+
+import logging as _logging
+
+from connector_async._send_result import SendResult
+from connector_async._version import __version__
+from connector_async.auth import AppCredentials, TokenSettings
+from connector_async.consumer import Consumer, Opening
+from connector_async.conversation import Conversation
+from connector_async.errors import (
+    AppTokenRefused,
+    AuthError,
+    BatchRefused,
+    ConfigurationError,
+    ConnectorError,
+    ConsumerTokenRefused,
+    ConversationAlreadyOpen,
+    ConversationClosed,
+    DeadlineExceeded,
+    InvalidSignature,
+    Landed,
+    LocalProtocolError,
+    NotSent,
+    OutcomeUnknown,
+    ProtocolError,
+    QueueFull,
+    RateLimited,
+    RemoteProtocolError,
+    RequestError,
+    RequestRefused,
+    SessionClosed,
+    TokenUnavailable,
+    TransportError,
+    UnknownAccount,
+    UnreadableNotification,
+    WebhookError,
+)
+from connector_async.exchange import PendingRequest, Response
+from connector_async.protocol.retry import Attempt, RetryPolicy
+from connector_async.session import (
+    CloseReport,
+    ConnectorSession,
+    Health,
+    Outcome,
+    OutcomeStatus,
+    OutcomeStream,
+    Outgoing,
+    SessionLimits,
+    SessionStats,
+    Submission,
+)
+from connector_async.store import MemoryStore, SqliteStore, Store
+from connector_async.wire import (
+    AcceptStatus,
+    AcceptStatusEvent,
+    CampaignInfo,
+    ChatState,
+    ChatStateEvent,
+    ClientProperties,
+    ContentEvent,
+    ConversationContext,
+    Feature,
+    RawBody,
+    RichContentEvent,
+    Role,
+    SetUserProfile,
+    TtrType,
+)
+
+_logging.getLogger("connector_async").addHandler(_logging.NullHandler())
+
+__all__ = [
+    "AcceptStatus",
+    "AcceptStatusEvent",
+    "AppCredentials",
+    "AppTokenRefused",
+    "Attempt",
+    "AuthError",
+    "BatchRefused",
+    "CampaignInfo",
+    "ChatState",
+    "ChatStateEvent",
+    "ClientProperties",
+    "CloseReport",
+    "ConfigurationError",
+    "ConnectorError",
+    "ConnectorSession",
+    "Consumer",
+    "ConsumerTokenRefused",
+    "ContentEvent",
+    "Conversation",
+    "ConversationAlreadyOpen",
+    "ConversationClosed",
+    "ConversationContext",
+    "DeadlineExceeded",
+    "Feature",
+    "Health",
+    "InvalidSignature",
+    "Landed",
+    "LocalProtocolError",
+    "MemoryStore",
+    "NotSent",
+    "Opening",
+    "Outcome",
+    "OutcomeStatus",
+    "OutcomeStream",
+    "OutcomeUnknown",
+    "Outgoing",
+    "PendingRequest",
+    "ProtocolError",
+    "QueueFull",
+    "RateLimited",
+    "RawBody",
+    "RemoteProtocolError",
+    "RequestError",
+    "RequestRefused",
+    "Response",
+    "RetryPolicy",
+    "RichContentEvent",
+    "Role",
+    "SendResult",
+    "SessionClosed",
+    "SessionLimits",
+    "SessionStats",
+    "SetUserProfile",
+    "SqliteStore",
+    "Store",
+    "Submission",
+    "TokenSettings",
+    "TokenUnavailable",
+    "TransportError",
+    "TtrType",
+    "UnknownAccount",
+    "UnreadableNotification",
+    "WebhookError",
+    "__version__",
+]

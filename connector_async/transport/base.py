@@ -99,20 +99,31 @@ class Headers:
 
 
 class Answer:
-    """What came back: `status`, `headers` (pairs of bytes, names in lower case) and the whole `body`.
+    """What came back: `status`, `headers` and the whole `body`.
 
     `connection` is the transport's own note of where it came from, for `Transport.discard`.
+
+    Args:
+        headers: Pairs of bytes, names in lower case; or the raw head without its last line end, status line included,
+            which is taken apart when somebody asks: for most answers nobody does.
     """
 
-    __slots__ = ("body", "connection", "headers", "status")
+    __slots__ = ("_headers", "body", "connection", "status")
 
     def __init__(
-        self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes, connection: object = None
+        self, status: int, headers: tuple[tuple[bytes, bytes], ...] | bytes, body: bytes, connection: object = None
     ) -> None:
         self.status = status
-        self.headers = headers
+        self._headers = headers
         self.body = body
         self.connection = connection
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Pairs of bytes in the order they came, names in lower case."""
+        if isinstance(self._headers, bytes):
+            self._headers = _taken_apart(self._headers)
+        return self._headers
 
     def header(self, name: bytes) -> str | None:
         """The first value of a header (`name` in lower case), or None."""
@@ -123,6 +134,18 @@ class Answer:
 
     def __repr__(self) -> str:
         return f"Answer({self.status}, {len(self.body)} bytes)"
+
+
+def _taken_apart(head: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    fields: list[tuple[bytes, bytes]] = []
+    for line in head.split(b"\r\n")[1:]:
+        if line.startswith((b" ", b"\t")) and fields:  # a folded value (RFC 9112, 5.2)
+            name, value = fields[-1]
+            fields[-1] = (name, b" ".join((value, line.strip(b" \t"))))
+            continue
+        name, _, value = line.partition(b":")
+        fields.append((name.lower(), value.strip(b" \t")))
+    return tuple(fields)
 
 
 @runtime_checkable

@@ -1,0 +1,258 @@
+"""A consumer: for whom messages are sent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
+
+import anyio
+import attrs
+
+from connector_async._concurrency import Slot
+from connector_async._redact import mask
+from connector_async._send_result import SendResult
+from connector_async.conversation import Conversation
+from connector_async.errors import (
+    ConversationAlreadyOpen,
+    ConversationClosed,
+    DeadlineExceeded,
+    Landed,
+    RequestError,
+)
+from connector_async.exchange import Response
+from connector_async.exchange.desk import ClientPropertiesHeader, Desk
+from connector_async.protocol.retry import RetryPolicy
+from connector_async.store.base import ConversationRecord
+from connector_async.wire import (
+    CampaignInfo,
+    ClientProperties,
+    ConsumerRequestConversation,
+    ConversationContext,
+    ConversationCreated,
+    MetadataItem,
+    SetUserProfile,
+)
+
+__all__ = ["Consumer", "Opening"]
+
+logger = logging.getLogger("connector_async.consumer")
+
+RECOVERY_WAIT = 10.0
+"""Seconds that messages wait for a webhook to name a conversation whose creation was lost on the way."""
+
+
+@attrs.frozen(kw_only=True)
+class Opening:
+    """How to open a conversation; the same keywords as `Consumer.open_conversation`."""
+
+    profile: SetUserProfile | None = None
+    skill_id: str | int | None = None
+    campaign: CampaignInfo | None = None
+    context: ConversationContext | None = None
+    ttr: str | None = None
+    client_properties: ClientProperties | str | None = None
+
+
+ConversationFactory = Callable[..., Conversation]
+
+
+class Consumer:
+    """A handle to one consumer; costs nothing to make. Handed out by `ConnectorSession.consumer`.
+
+    Attributes:
+        ext_consumer_id: The channel's id of the consumer: unique, unguessable, never recycled.
+    """
+
+    __slots__ = ("__weakref__", "_current", "_desk", "_ear", "_make", "ext_consumer_id")
+
+    def __init__(self, ext_consumer_id: str, desk: Desk, make: ConversationFactory) -> None:
+        self.ext_consumer_id = ext_consumer_id
+        self._desk = desk
+        self._make = make
+        self._current: Conversation | None = None
+        self._ear: Slot | None = None
+
+    async def open_conversation(
+        self,
+        *,
+        profile: SetUserProfile | None = None,
+        skill_id: str | int | None = None,
+        campaign: CampaignInfo | None = None,
+        context: ConversationContext | None = None,
+        ttr: str | None = None,
+        client_properties: ClientProperties | str | None = None,
+        timeout: float | None = None,
+    ) -> Conversation:
+        """Open a conversation; a consumer may have one open at a time.
+
+        A refused profile does not cost the conversation: it is logged, and stands in `profile_error` of the handle.
+
+        Args:
+            profile: Who the consumer is; without it the agent sees nothing.
+            skill_id: Direct routing; `"-1"` is any skill.
+            campaign: Campaign routing, which reporting needs.
+            context: With values from Monitoring.
+            ttr: How urgent; a `TtrType`.
+            client_properties: Features of the consumer's side; sent with every call of this conversation from now
+                on, and kept in the store.
+            timeout: Seconds for everything; the session's default when None.
+
+        Raises:
+            ConversationAlreadyOpen: The consumer has one; `conversation_id` names it if this session knows it.
+            RequestError: Any other failure.
+
+        Source: Connector API, "Create conversation" (batch of userprofile.SetUserProfile and
+        cm.ConsumerRequestConversation).
+        """
+        properties = ClientPropertiesHeader.of(client_properties) or self._desk.client_properties
+        results = await self._desk.batch(
+            [
+                profile if profile is not None else SetUserProfile(),
+                ConsumerRequestConversation(
+                    brand_id=self._desk.account_id,
+                    skill_id=skill_id,
+                    campaign_info=campaign,
+                    conversation_context=context,
+                    ttr_def_name=ttr,
+                ),
+            ],
+            consumer_id=self.ext_consumer_id,
+            properties=properties,
+            timeout=timeout,
+        )
+        told, opened = results
+        if isinstance(opened, RequestError):
+            if isinstance(opened, ConversationAlreadyOpen):
+                opened.conversation_id = await self._known_open_id()
+            raise opened
+        conversation = await self._remember(cast("Response[ConversationCreated]", opened), properties)
+        if isinstance(told, RequestError):
+            conversation.profile_error = told
+            logger.warning("the conversation is open, but its profile was refused: %s", told)
+        return conversation
+
+    async def ensure_conversation(
+        self, opening: Opening | None = None, *, timeout: float | None = None
+    ) -> Conversation:
+        """The consumer's open conversation: the one we know, else a new one. However many ask, one is opened.
+
+        Args:
+            opening: How to open one, if need be.
+            timeout: Seconds; the session's default when None. Others that wait are not affected by it.
+
+        Raises:
+            ConversationAlreadyOpen: The cloud has one that this session cannot name.
+            RequestError: It could not be opened.
+        """
+        current = self._current
+        if current is not None and not current.is_closed:
+            return current
+        key = ("ensure", self.ext_consumer_id)
+        with anyio.move_on_after(timeout):
+            return await self._desk.flights.run(key, lambda: self._find_or_open(opening or Opening()))
+        raise DeadlineExceeded(
+            "the time ran out while the conversation was being opened",
+            type=ConsumerRequestConversation.TYPE,
+            landed=Landed.UNKNOWN,
+            hint="opening goes on; ask again",
+        )
+
+    async def send_text(
+        self,
+        text: str,
+        *,
+        opening: Opening | None = None,
+        metadata: Iterable[MetadataItem | Mapping[str, object]] | None = None,
+        request_id: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Send a text in the consumer's conversation, opening one if there is none, or none any more.
+
+        Arguments and errors as `Conversation.send_text` and `ensure_conversation`.
+        """
+        for last_chance in (False, True):
+            conversation = await self.ensure_conversation(opening, timeout=timeout)
+            try:
+                return await conversation.send_text(
+                    text, metadata=metadata, request_id=request_id, retry=retry, timeout=timeout
+                )
+            except ConversationClosed as error:
+                # Closed by the agent or the system since: the next message opens a new one (protocol.md 1.3).
+                if last_chance or error.landed is Landed.UNKNOWN:
+                    raise
+        raise AssertionError("the loop returns or raises")
+
+    def note_closed(self, conversation_id: str) -> None:
+        """A conversation of this consumer is closed."""
+        if self._current is not None and self._current.conversation_id == conversation_id:
+            self._current.mark_closed()
+            self._current = None
+
+    def adopt(self, conversation: Conversation) -> None:
+        """A conversation of this consumer is open, as a webhook or the store says."""
+        self._current = conversation
+        if self._ear is not None:
+            self._ear.settle()
+
+    async def _find_or_open(self, opening: Opening) -> Conversation:
+        known = await self._from_store()
+        if known is not None:
+            return known
+        try:
+            return await self.open_conversation(**attrs.asdict(opening, recurse=False))
+        except ConversationAlreadyOpen:
+            # Our own lost create, or another program's: where webhooks are connected, they name it in a moment.
+            found = await self._from_store() or await self._told()
+            if found is None:
+                raise
+            return found
+
+    async def _told(self) -> Conversation | None:
+        """Wait a bounded time for a webhook to name the consumer's open conversation."""
+        if not self._desk.hears:
+            return None
+        slot = self._ear = self._desk.clock.slot()
+        timer = self._desk.clock.call_at(self._desk.clock.time() + RECOVERY_WAIT, slot.settle)
+        try:
+            await slot
+        finally:
+            self._ear = None
+            timer.cancel()
+        return self._current
+
+    async def _from_store(self) -> Conversation | None:
+        record = await self._desk.store.get_open_conversation(self._desk.account_id, self.ext_consumer_id)
+        if record is None:
+            return None
+        properties = ClientPropertiesHeader.of(record.client_properties)
+        self._current = self._make(record.conversation_id, self, properties=properties)
+        return self._current
+
+    async def _known_open_id(self) -> str | None:
+        record = await self._desk.store.get_open_conversation(self._desk.account_id, self.ext_consumer_id)
+        return None if record is None else record.conversation_id
+
+    async def _remember(
+        self, opened: Response[ConversationCreated], properties: ClientPropertiesHeader | None
+    ) -> Conversation:
+        conversation_id = str(opened.body.conversation_id)
+        conversation = self._make(conversation_id, self, properties=properties, opened_at=self._desk.clock.time())
+        self._current = conversation
+        record = ConversationRecord(
+            account_id=self._desk.account_id,
+            conversation_id=conversation_id,
+            ext_consumer_id=self.ext_consumer_id,
+            client_properties=None if properties is None else properties.text,
+            opened_at=self._desk.wall(),
+        )
+        try:
+            await self._desk.store.put_conversation(record)
+        except Exception:
+            # The conversation exists, and its id is known only here: losing the handle would lose it.
+            logger.exception("the store did not take an open conversation")
+        return conversation
+
+    def __repr__(self) -> str:
+        return f"Consumer({mask(self.ext_consumer_id)!r})"

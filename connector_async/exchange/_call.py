@@ -1,0 +1,165 @@
+"""One logical request on its way: its ids, its place in the queue, its deadline, its attempts so far."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from contextvars import ContextVar
+from enum import Enum
+from typing import Any, Literal
+
+import attrs
+
+from connector_async._concurrency import Slot
+from connector_async.protocol.lanes import Priority, Ticket
+from connector_async.protocol.retry import Attempt, RetryPolicy
+from connector_async.transport.base import Headers
+from connector_async.wire import Request, RequestBody
+
+__all__ = ["Call", "Endpoint", "PendingRequest", "Stage", "Superseded", "session_owned"]
+
+
+session_owned: ContextVar[bool] = ContextVar("connector_async_session_owned", default=False)
+"""Set in tasks that carry the session's own messages: while it drains, those may still send."""
+
+
+class Stage(Enum):
+    """Where a request is."""
+
+    QUEUED = "queued"
+    TOKEN = "token"  # noqa: S105 - a stage, not a secret
+    SENDING = "sending"
+    BACKING_OFF = "backing off"
+
+
+class Endpoint(Enum):
+    """The two message endpoints (protocol.md 5.1 and 6)."""
+
+    CONVERSATION = "/messaging/consumer/conversation?v=3"
+    SEND = "/messaging/consumer/conversation/send?v=3"
+
+
+class Superseded(Exception):
+    """The request was taken out of the queue: a newer chat state replaces it. Never leaves the package."""
+
+
+@attrs.frozen(kw_only=True)
+class PendingRequest:
+    """One request in flight, as `session.pending()` shows it.
+
+    Attributes:
+        age: Seconds since it was admitted.
+        stage: What it waits for.
+        attempt: How often it has been sent.
+    """
+
+    request_ids: tuple[str, ...]
+    type: str
+    age: float
+    stage: Literal["queued", "token", "sending", "backing off"]
+    attempt: int
+
+
+class Call(Ticket):
+    """A request, or the several of a batch, from admission to its end.
+
+    Args:
+        consumer_id: The `ext_consumer_id` it acts for.
+        properties: The `Client-Properties` header of its conversation.
+        repeatable: Sending it twice does no harm.
+        prior_attempts: Sends made by an earlier process; the counter goes on from there.
+    """
+
+    __slots__ = (
+        "admitted_at",
+        "attempts",
+        "backing_off",
+        "batch",
+        "consumer_id",
+        "counted",
+        "deadline",
+        "endpoint",
+        "may_have_landed",
+        "policy",
+        "prior_attempts",
+        "properties",
+        "queued",
+        "renewed_app_token",
+        "renewed_consumer_token",
+        "repeatable",
+        "request_ids",
+        "requests",
+        "slot",
+        "stage",
+        "token",
+    )
+
+    def __init__(
+        self,
+        requests: tuple[Request[Any], ...],
+        *,
+        batch: bool,
+        consumer_id: str,
+        lane: Hashable,
+        priority: Priority,
+        policy: RetryPolicy,
+        repeatable: bool,
+        properties: Headers | None = None,
+        prior_attempts: int = 0,
+    ) -> None:
+        super().__init__(lane, priority)
+        self.requests = requests
+        self.request_ids = tuple([str(request.id) for request in requests])
+        self.batch = batch
+        self.endpoint = Endpoint.CONVERSATION if batch else Endpoint.SEND
+        self.consumer_id = consumer_id
+        self.policy = policy
+        self.repeatable = repeatable
+        self.properties = properties
+        self.prior_attempts = prior_attempts
+        self.admitted_at = 0.0
+        self.deadline = 0.0
+        self.stage = Stage.QUEUED
+        self.slot: Slot | None = None
+        self.attempts: list[Attempt] = []
+        self.counted = 0
+        self.may_have_landed = prior_attempts > 0
+        self.renewed_app_token = False
+        self.renewed_consumer_token = False
+        self.queued = 0.0
+        self.token = 0.0
+        self.backing_off = 0.0
+
+    @property
+    def expected(self) -> type[RequestBody[Any]] | dict[str, type[RequestBody[Any]]]:
+        """What the answers look like: the body's class; for a batch, by id."""
+        if not self.batch:
+            return type(self.requests[0].body)
+        return {str(request.id): type(request.body) for request in self.requests}
+
+    @property
+    def type(self) -> str:
+        """The wire type; for a batch, of its last request, which is the one that matters."""
+        return self.requests[-1].type
+
+    def granted(self) -> None:
+        """Its turn has come."""
+        if self.slot is not None:
+            self.slot.settle()
+
+    def superseded(self) -> None:
+        """It was taken out of the queue."""
+        self.interrupt(Superseded())
+
+    def interrupt(self, error: Exception) -> None:
+        """End the wait it is in, if it is in one of ours."""
+        if self.slot is not None:
+            self.slot.fail(error)
+
+    def stages(self) -> dict[str, float]:
+        """Where the time went, in seconds."""
+        return {
+            "queued": self.queued,
+            "token": self.token,
+            "sending": sum(attempt.duration for attempt in self.attempts),
+            "backing_off": self.backing_off,
+        }

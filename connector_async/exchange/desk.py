@@ -1,0 +1,233 @@
+"""What the handles of consumers and conversations share: bodies in, responses out, and what is remembered of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
+
+import httpx
+
+from connector_async._concurrency import Clock, SingleFlight
+from connector_async.errors import BatchRefused, RequestError
+from connector_async.exchange._call import Call
+from connector_async.exchange._response import Response
+from connector_async.exchange.engine import Engine
+from connector_async.protocol.correlation import RequestIds
+from connector_async.protocol.lanes import Priority
+from connector_async.protocol.retry import RetryPolicy
+from connector_async.store.base import Store
+from connector_async.transport.base import Headers
+from connector_async.wire import (
+    AcceptStatusEvent,
+    ChatStateEvent,
+    ClientProperties,
+    GenerateURLForDownloadFile,
+    GenerateURLForUploadFile,
+    MetadataItem,
+    PublishEvent,
+    RawBody,
+    Request,
+    RequestBody,
+    UpdateConversationField,
+)
+
+__all__ = ["ClientPropertiesHeader", "Desk"]
+
+R = TypeVar("R")
+Metadata = Iterable[MetadataItem | Mapping[str, object]]
+
+
+class ClientPropertiesHeader:
+    """The `Client-Properties` of a conversation: as the user gave them, and as the header made once.
+
+    They must be on every CONVERSATION and SEND request of the conversation (protocol.md 5.2).
+    """
+
+    __slots__ = ("headers", "text", "value")
+
+    def __init__(self, value: ClientProperties | str) -> None:
+        self.value = value
+        self.text = value if isinstance(value, str) else value.to_header()
+        self.headers = Headers([("Client-Properties", self.text)])
+
+    @classmethod
+    def of(cls, value: ClientProperties | ClientPropertiesHeader | str | None) -> ClientPropertiesHeader | None:
+        """From what users pass; None stays None."""
+        return value if value is None or isinstance(value, cls) else cls(cast("ClientProperties | str", value))
+
+
+class Desk:
+    """Turns bodies into calls of the engine: ids, lanes, policies.
+
+    Args:
+        retry: The session's policy.
+        client_properties: Sent with every conversation that has none of its own.
+    """
+
+    def __init__(
+        self,
+        account_id: str,
+        *,
+        engine: Engine,
+        store: Store,
+        clock: Clock,
+        flights: SingleFlight,
+        ids: RequestIds,
+        retry: RetryPolicy,
+        client_properties: ClientPropertiesHeader | None,
+        client: httpx.AsyncClient,
+        resolve: Callable[[str], Any],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.account_id = account_id
+        self.engine = engine
+        self.store = store
+        self.clock = clock
+        self.flights = flights
+        self.client_properties = client_properties
+        self.client = client
+        self.resolve = resolve
+        self.wall = wall
+        self.hears = False
+        """Whether webhooks are connected, so that the cloud's word can be waited for."""
+        self._ids = ids
+        self._retry = retry
+
+    def next_id(self) -> str:
+        """A fresh request id."""
+        return self._ids.next(self.wall())
+
+    async def request(
+        self,
+        body: RequestBody[R],
+        *,
+        consumer_id: str,
+        properties: ClientPropertiesHeader | None,
+        metadata: Metadata | None = None,
+        encoded_metadata: str | None = None,
+        request_id: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        prior_attempts: int = 0,
+    ) -> Response[R]:
+        """Send one body to SEND.
+
+        Raises:
+            RequestError, LocalProtocolError, Superseded: As `Engine.run`.
+        """
+        request: Request[RequestBody[R]] = Request(
+            id=request_id or self.next_id(), body=body, metadata=metadata, encoded_metadata=encoded_metadata
+        )
+        lane, priority, repeatable = manners_of(body, consumer_id, request.id)
+        call = Call(
+            (request,),
+            batch=False,
+            consumer_id=consumer_id,
+            lane=lane,
+            priority=priority,
+            policy=retry or self._retry,
+            repeatable=repeatable,
+            properties=None if properties is None else properties.headers,
+            prior_attempts=prior_attempts,
+        )
+        results = await self.engine.run(call, timeout)
+        return cast("Response[R]", results[0])
+
+    async def batch(
+        self,
+        bodies: Sequence[RequestBody[Any]],
+        *,
+        consumer_id: str,
+        properties: ClientPropertiesHeader | None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+    ) -> list[Response[Any] | RequestError]:
+        """Send several bodies to CONVERSATION, in this order; the answers come in it too.
+
+        Raises:
+            ValueError: There is nothing to send.
+            RequestError, LocalProtocolError: The batch as a whole failed.
+        """
+        if not bodies:
+            raise ValueError("a batch has at least one request")
+        requests = tuple(Request(id=self.next_id(), body=body) for body in bodies)
+        repeatable = all(manners_of(body, consumer_id, "").repeatable for body in bodies)
+        call = Call(
+            requests,
+            batch=True,
+            consumer_id=consumer_id,
+            lane=("consumer", consumer_id),
+            priority=Priority.CONTENT,
+            policy=retry or self._retry,
+            repeatable=repeatable,
+            properties=None if properties is None else properties.headers,
+        )
+        return await self.engine.run(call, timeout)
+
+
+def refuse_failed(results: list[Response[Any] | RequestError]) -> list[Response[Any]]:
+    """The responses, if all are good.
+
+    Raises:
+        BatchRefused: At least one is an error; `items` has them all, in order.
+    """
+    failed = [result for result in results if isinstance(result, RequestError)]
+    if failed:
+        first = failed[0]
+        raise BatchRefused(
+            f"{len(failed)} of the {len(results)} requests of a batch were refused",
+            items=results,
+            request_id=first.request_id,
+            type=first.type,
+            code=first.code,
+            status=first.status,
+            attempts=first.attempts,
+            landed=first.landed,
+            hint="`items` has the response or the error of each, in the order given",
+        ) from first
+    return cast("list[Response[Any]]", results)
+
+
+class Manners(NamedTuple):
+    """How a request is treated: what it must not overtake, what goes before it, whether repeating it is harmless."""
+
+    lane: Hashable
+    priority: Priority
+    repeatable: bool
+
+
+def manners_of(body: RequestBody[Any], consumer_id: str, request_id: object) -> Manners:
+    """Texts and field changes of one dialog share a lane, so that a close never overtakes a text.
+
+    Creating a conversation counts as harmless: the cloud refuses a second one (protocol.md 8.5). Of raw bodies
+    nothing is known, so they are treated like content.
+    """
+    if isinstance(body, PublishEvent):
+        return _of_event(body)
+    if isinstance(body, RawBody):
+        return Manners(_raw_lane(body, consumer_id), Priority.CONTENT, repeatable=False)
+    if isinstance(body, UpdateConversationField):
+        lane: Hashable = body.conversation_id
+    elif isinstance(body, (GenerateURLForUploadFile, GenerateURLForDownloadFile)):
+        lane = ("file", request_id)
+    else:
+        lane = ("consumer", consumer_id)
+    return Manners(lane, Priority.CONTENT, repeatable=True)
+
+
+def _of_event(body: PublishEvent) -> Manners:
+    if isinstance(body.event, AcceptStatusEvent):
+        return Manners(("receipt", body.dialog_id), Priority.RECEIPT, repeatable=True)
+    if isinstance(body.event, ChatStateEvent):
+        return Manners(("typing", body.dialog_id), Priority.TYPING, repeatable=True)
+    return Manners(body.dialog_id, Priority.CONTENT, repeatable=False)
+
+
+def _raw_lane(body: RawBody, consumer_id: str) -> Hashable:
+    inner = body.body
+    if isinstance(inner, Mapping):
+        dialog_id = inner.get("dialogId", inner.get("conversationId"))
+        if isinstance(dialog_id, str):
+            return dialog_id
+    return ("consumer", consumer_id)

@@ -1,0 +1,441 @@
+"""The way of a request through the client, and every path that ends it.
+
+`Engine.run` is one straight line: claim the ids, wait for the lane and the width, take the tokens, send, read the
+answer; on a failure ask the policy and go round. Whatever happens in between (an error, a timeout, a cancellation, a
+close), the ids are released, the place in the queue is left, and the outcome is counted once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeVar
+
+import anyio
+import attrs
+
+from connector_async._concurrency import Clock, Slot
+from connector_async.errors import (
+    AuthError,
+    Landed,
+    LocalProtocolError,
+    ProtocolError,
+    RequestError,
+    RequestRefused,
+    SessionClosed,
+    TokenUnavailable,
+    TransportError,
+)
+from connector_async.exchange._authorizing import Authorizer, Ready
+from connector_async.exchange._call import Call, PendingRequest, Stage, Superseded, session_owned
+from connector_async.exchange._failing import deadline_error, final_error, item_error
+from connector_async.exchange._reading import Problem, Reader, is_ok, problem_of_exception, refusal
+from connector_async.exchange._response import Response
+from connector_async.exchange.gate import Expired, Gate
+from connector_async.exchange.stats import Counters
+from connector_async.hooks import AttemptFailed, Hooks, Orphan, RequestFinished, Throttled
+from connector_async.protocol.correlation import OrphanKind, PendingTable
+from connector_async.protocol.lanes import Lanes
+from connector_async.protocol.retry import Attempt, Failure, Fate, RetryBudget, Stop, Wait
+from connector_async.protocol.sequence import SequenceReading, read_sequence, sequence_of
+from connector_async.transport.base import Answer, Transport
+from connector_async.wire import ContentEvent, EventPublished, PublishEvent, encode_request, normalize_code
+from connector_async.wire import Response as WireResponse
+
+__all__ = ["Engine", "EngineSettings", "outcome_of"]
+
+logger = logging.getLogger("connector_async.exchange")
+
+T = TypeVar("T")
+Items = list[WireResponse[Any] | None]
+Outcome = Literal["accepted", "refused", "not_sent", "unknown", "cancelled"]
+
+
+@attrs.frozen(kw_only=True)
+class EngineSettings:
+    """What the engine is told by the session. Times in seconds."""
+
+    account_id: str
+    max_in_flight: int
+    max_queue: int
+    rate: float | None
+    timeout: float
+    attempt_timeout: float
+
+
+def outcome_of(error: RequestError) -> Literal["refused", "not_sent", "unknown"]:
+    """What became of a request that ended with this error: `not_sent` is safe to send again."""
+    if error.landed is Landed.UNKNOWN:
+        return "unknown"
+    answered = isinstance(error, RequestRefused) or (isinstance(error, AuthError) and error.attempts)
+    return "refused" if answered else "not_sent"
+
+
+class Engine:
+    """Sends requests of one account.
+
+    Args:
+        random: Gives numbers from 0 to 1, for jitter.
+        wall: Wall-clock seconds; only for HTTP dates.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        *,
+        transport: Transport,
+        clock: Clock,
+        authorizer: Authorizer,
+        hooks: Hooks,
+        random: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self.settings = settings
+        self.counters = Counters()
+        self.budget = RetryBudget()
+        lanes = Lanes(width=settings.max_in_flight, max_queue=settings.max_queue, rate=settings.rate)
+        self.lanes = lanes
+        self.gate = Gate(lanes, clock)
+        self._transport = transport
+        self._clock = clock
+        self._authorizer = authorizer
+        self._hooks = hooks
+        self._random = random
+        self._table: PendingTable[Call] = PendingTable()
+        self._reader = Reader(self._table, self._orphaned, wall)
+        self._idle: list[Slot] = []
+        self._refusing = False
+        self._closed = False
+
+    # Asking and closing
+
+    def __len__(self) -> int:
+        """Request ids in flight."""
+        return len(self._table)
+
+    def pending(self) -> tuple[PendingRequest, ...]:
+        """What is in flight, oldest first."""
+        now = self._clock.time()
+        return tuple(
+            PendingRequest(
+                request_ids=call.request_ids,
+                type=call.type,
+                age=now - call.admitted_at,
+                stage=call.stage.value,
+                attempt=len(call.attempts) + (call.stage is Stage.SENDING),
+            )
+            for call in self._table
+        )
+
+    def refuse_new(self) -> None:
+        """From now on new requests end with SessionClosed, except for the session's own messages."""
+        self._refusing = True
+
+    async def wait_idle(self) -> None:
+        """Return once nothing is in flight."""
+        while len(self._table):
+            slot = self._clock.slot()
+            self._idle.append(slot)
+            await slot
+
+    def close(self) -> tuple[int, int]:
+        """End everything under way with SessionClosed; idempotent.
+
+        Returns:
+            How many of the requests that were under way may have landed, and how many were certainly not sent.
+        """
+        self._refusing = self._closed = True
+        unknown = unsent = 0
+        for call in self._table.drain():
+            if call.may_have_landed or call.stage is Stage.SENDING:
+                unknown += 1
+            else:
+                unsent += 1
+            call.interrupt(SessionClosed())
+        self._authorizer.abort(self._transport)
+        self.gate.close()
+        self._settle_idle()
+        return unknown, unsent
+
+    # One request, or a batch
+
+    async def run(self, call: Call, timeout: float | None = None) -> list[Response[Any] | RequestError]:
+        """Send a call until it ends.
+
+        Cancelling is safe: the connection is closed, the ids are released, and the outcome reaches the counters.
+
+        Args:
+            timeout: Seconds for everything: queue, tokens, attempts and pauses; the session's when None.
+
+        Returns:
+            For each request of the call its response, or, in a batch, the error of that one.
+
+        Raises:
+            RequestError: The call as a whole failed; see `errors` for the kinds.
+            LocalProtocolError: An id is in flight already, or does not fit.
+            Superseded: A newer chat state of the same dialog replaced this one.
+        """
+        call.admitted_at = now = self._clock.time()
+        call.deadline = now + (self.settings.timeout if timeout is None else timeout)
+        if self._refusing and (self._closed or not session_owned.get()):
+            raise SessionClosed("the session is closed", request_id=call.request_ids[-1], type=call.type)
+        body = encode_request(call.requests if call.batch else call.requests[0])
+        self._table.claim(call.request_ids, call)
+        self.counters.requests += 1
+        try:
+            await self.gate.enter(call)
+            answer, items = await self._send_until_answered(call, body)
+        except BaseException as error:
+            final = self._ended_badly(call, error)
+            if final is error:
+                raise
+            raise final from (None if isinstance(error, Expired) else error)
+        finally:
+            self._table.release(call.request_ids)
+            self.gate.leave(call)
+            if self._idle and not len(self._table):
+                self._settle_idle()
+        return self._ended_well(call, answer, items)
+
+    async def _send_until_answered(self, call: Call, body: bytes) -> tuple[Answer, Items]:
+        while True:
+            ready = self._authorizer.ready(call) or await self._authorize(call)
+            outcome = await self._attempt(call, ready, body)
+            if not isinstance(outcome, Problem):
+                return outcome
+            if outcome.unauthorized and await self._renewed_tokens(call, outcome, ready):
+                continue
+            await self._back_off(call, outcome)
+
+    async def _attempt(self, call: Call, ready: Ready, body: bytes) -> tuple[Answer, Items] | Problem:
+        started = self._clock.time()
+        call.stage = Stage.SENDING
+        counters = self.counters
+        counters.attempts += 1
+        if call.attempts:
+            counters.retries += 1
+        deadline = min(call.deadline, started + self.settings.attempt_timeout)
+        try:
+            answer = await self._transport.post(ready.target, ready.headers, body, deadline)
+        except (TransportError, ProtocolError) as error:
+            if isinstance(error, TransportError) and not error.sent:
+                self._authorizer.suspect_host()
+            problem = problem_of_exception(error)
+            self._note_attempt(call, started, None, problem.summary)
+        else:
+            outcome = self._reader.read(call, answer)
+            if not isinstance(outcome, Problem):
+                self._note_attempt(call, started, answer.status, None)
+                return answer, outcome
+            problem = outcome
+            self._note_attempt(call, started, answer.status, problem.summary)
+            if problem.failure.fate is Fate.UNKNOWN:
+                # What came was not for us: what comes next on this connection is not to be trusted either.
+                self._transport.discard(answer)
+        self._attempt_failed(call, problem.failure)
+        return problem
+
+    def _note_attempt(self, call: Call, started: float, status: int | None, cause: str | None) -> None:
+        number = call.prior_attempts + len(call.attempts) + 1
+        call.attempts.append(Attempt(number, sequence_of(number), status, cause, self._clock.time() - started))
+
+    def _attempt_failed(self, call: Call, failure: Failure) -> None:
+        if failure.fate is Fate.UNKNOWN or (failure.status is not None and failure.status >= 500):
+            call.may_have_landed = True
+        if failure.status != 429:
+            return
+        self.counters.throttled += 1
+        self.lanes.throttled(self._clock.time())
+        logger.warning("throttled", extra={"width": self.lanes.width, "retry_after": failure.retry_after})
+        if self._hooks:
+            self._hooks.emit(Throttled(width=self.lanes.width, retry_after=failure.retry_after))
+
+    # Tokens
+
+    async def _authorize(self, call: Call) -> Ready:
+        """Wait for what is missing; others use the width meanwhile."""
+        ready = self._authorizer.ready(call)
+        while ready is None:
+            with self.gate.lane_only(call, Stage.TOKEN):
+                await self._fetch_missing(call)
+            await self.gate.resume(call)
+            ready = self._authorizer.ready(call)
+        return ready
+
+    async def _fetch_missing(self, call: Call) -> None:
+        while True:
+            try:
+                return await self._within_deadline(call, self._authorizer.fetch(call))
+            except TokenUnavailable as error:
+                if not self._authorizer.app_token_holds():
+                    raise
+                # The identity service has a bad moment. Like that of any service, it is a matter of the policy.
+                await self._pause_for_token(call, error)
+
+    async def _pause_for_token(self, call: Call, error: TokenUnavailable) -> None:
+        failure = Failure(
+            fate=Fate.NOT_SENT if error.status is None else Fate.ANSWERED,
+            status=error.status,
+            retry_after=error.retry_after,
+            final=not error.retryable,
+        )
+        decision = self._decide(call, failure, repeatable=True)
+        if isinstance(decision, Stop):
+            raise error
+        await self.gate.sleep(call, decision.seconds)
+
+    async def _renewed_tokens(self, call: Call, problem: Problem, ready: Ready) -> bool:
+        with self.gate.lane_only(call, Stage.TOKEN):
+            renewed = await self._within_deadline(call, self._authorizer.renew(call, problem, ready))
+        if renewed:
+            await self.gate.resume(call)
+        return renewed
+
+    async def _within_deadline(self, call: Call, work: Awaitable[T]) -> T:
+        with anyio.CancelScope(deadline=call.deadline):
+            return await work
+        raise Expired
+
+    def _settle_idle(self) -> None:
+        waiting, self._idle = self._idle, []
+        for slot in waiting:
+            slot.settle()
+
+    # Failing
+
+    async def _back_off(self, call: Call, problem: Problem) -> None:
+        """Wait as the policy says, or raise."""
+        decision: Wait | Stop = Stop("refused")
+        if not self._closed and not problem.unauthorized:
+            decision = self._decide(call, problem.failure, repeatable=call.repeatable)
+        wait = decision.seconds if isinstance(decision, Wait) else None
+        if self._hooks:
+            self._hooks.emit(
+                AttemptFailed(request_ids=call.request_ids, type=call.type, attempt=call.attempts[-1], wait=wait)
+            )
+        if isinstance(decision, Stop):
+            raise final_error(call, problem, decision, in_time=self._clock.time() < call.deadline)
+        logger.debug("sending again", extra={"request_ids": call.request_ids, "wait": wait})
+        with self.gate.lane_only(call, Stage.BACKING_OFF):
+            await self.gate.sleep(call, decision.seconds)
+        await self.gate.resume(call)
+
+    def _decide(self, call: Call, failure: Failure, *, repeatable: bool) -> Wait | Stop:
+        call.counted += 1
+        return call.policy.decide(
+            failure,
+            attempt=call.counted,
+            repeatable=repeatable,
+            budget=self.budget,
+            now=self._clock.time(),
+            deadline=call.deadline,
+            random=self._random(),
+        )
+
+    def _orphaned(self, kind: OrphanKind, req_id: object) -> None:
+        name = f"orphans_{kind.value}"
+        setattr(self.counters, name, getattr(self.counters, name) + 1)
+        logger.debug("an answer fits no request", extra={"kind": kind.value})
+        if self._hooks:
+            self._hooks.emit(Orphan(kind=kind, req_id=None if req_id is None else str(req_id)[:64]))
+
+    # Ending
+
+    def _ended_well(self, call: Call, answer: Answer, items: Items) -> list[Response[Any] | RequestError]:
+        counters = self.counters
+        counters.accepted += 1
+        if len(call.attempts) == 1:
+            self.budget.repay()
+        now = self._clock.time()
+        self.lanes.succeeded(now)
+        attempts = tuple(call.attempts)
+        maybe_duplicate = call.may_have_landed and not call.repeatable
+        results: list[Response[Any] | RequestError] = []
+        for request, item in zip(call.requests, items, strict=True):
+            code = None if item is None else normalize_code(item.code)
+            if item is None or (call.batch and not is_ok(code, answer.status)):
+                problem = None if item is None else refusal(item, code, answer.status, None)
+                results.append(item_error(call, str(request.id), request.type or "", problem))
+                continue
+            self._read_meter(request.body, item.body, attempts[-1].number)
+            results.append(
+                Response(
+                    item.body,
+                    request_id=str(request.id),
+                    code=item.code,
+                    attempts=attempts,
+                    maybe_duplicate=maybe_duplicate,
+                    answer=answer,
+                )
+            )
+        if self._hooks:
+            self._finished(call, "accepted", Landed.YES, None)
+        return results
+
+    def _read_meter(self, asked: object, answered: object, attempt: int) -> None:
+        """Count what the server's counter says; only for content, chat states are always answered with 0."""
+        if not isinstance(answered, EventPublished) or not isinstance(answered.sequence, int):
+            return
+        if not isinstance(asked, PublishEvent) or not isinstance(asked.event, ContentEvent):
+            return
+        reading = read_sequence(answered.sequence, attempt)
+        if reading is SequenceReading.AGREES:
+            self.counters.sequence_agrees += 1
+        elif reading is SequenceReading.SAW_MORE:
+            self.counters.sequence_saw_more += 1
+        else:
+            self.counters.sequence_saw_fewer += 1
+
+    def _ended_badly(self, call: Call, error: BaseException) -> BaseException:
+        """Count the end and give the error its facts."""
+        if isinstance(error, Superseded):
+            self.counters.requests -= 1
+            self.counters.dropped_chat_states += 1
+            return error
+        landed = self._landed(call)
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            self.counters.cancelled += 1
+            if self._hooks:
+                self._finished(call, "cancelled", landed, None)
+            return error
+        if self._closed and not isinstance(error, LocalProtocolError):
+            error = SessionClosed("the session closed before the request ended", landed=landed)
+        elif isinstance(error, Expired):
+            waited_for = {"token": "a token", "backing off": "its next attempt"}.get(call.stage.value, "its turn")
+            error = deadline_error(call, landed=landed, waiting_for=waited_for)
+        if not isinstance(error, RequestError):
+            self.counters.not_sent += 1
+            return error
+        self._complete(call, error)
+        outcome = outcome_of(error)
+        setattr(self.counters, outcome, getattr(self.counters, outcome) + 1)
+        if self._hooks:
+            self._finished(call, outcome, error.landed, error)
+        return error
+
+    def _landed(self, call: Call) -> Landed:
+        return Landed.UNKNOWN if call.may_have_landed or call.stage is Stage.SENDING else Landed.NO
+
+    def _complete(self, call: Call, error: RequestError) -> None:
+        """Fill in what the place that raised could not know."""
+        if error.request_id is None:
+            error.request_id = call.request_ids[-1]
+        if error.type is None:
+            error.type = call.type
+        if not error.attempts:
+            error.attempts = tuple(call.attempts)
+        if call.may_have_landed and error.landed is Landed.NO:
+            error.landed = Landed.UNKNOWN
+
+    def _finished(self, call: Call, outcome: Outcome, landed: Landed, error: RequestError | None) -> None:
+        self._hooks.emit(
+            RequestFinished(
+                request_ids=call.request_ids,
+                type=call.type,
+                outcome=outcome,
+                landed=landed,
+                attempts=tuple(call.attempts),
+                duration=self._clock.time() - call.admitted_at,
+                error=error,
+            )
+        )

@@ -1,0 +1,113 @@
+"""Waiting for one's turn: the lanes of `protocol.lanes`, with a clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from connector_async._concurrency import Clock, TimerHandle
+from connector_async.exchange._call import Call, Stage
+from connector_async.protocol.lanes import Lanes, TicketState
+
+__all__ = ["Expired", "Gate"]
+
+
+class Expired(Exception):
+    """The deadline passed while a call waited for something of ours. Never leaves the package."""
+
+
+class Gate:
+    """Where calls wait: for their lane, for width, for the rate, between two attempts.
+
+    Every wait ends at the call's deadline with `Expired`, or with the error given to `Call.interrupt`.
+    """
+
+    def __init__(self, lanes: Lanes, clock: Clock) -> None:
+        self.lanes = lanes
+        self._clock = clock
+        self._rate_timer: TimerHandle | None = None
+
+    async def enter(self, call: Call) -> None:
+        """Wait until the call may run.
+
+        Raises:
+            QueueFull: Too many wait already.
+        """
+        now = self._clock.time()
+        if not self.lanes.enter(call, now):
+            await self._queue(call, now)
+
+    async def resume(self, call: Call) -> None:
+        """Wait until a call that kept only its lane may run again."""
+        now = self._clock.time()
+        if not self.lanes.resume(call, now):
+            await self._queue(call, now)
+
+    def leave(self, call: Call) -> None:
+        """The call has ended, wherever it was."""
+        self.lanes.leave(call, self._clock.time())
+        if self.lanes.wake_at is not None:
+            self._arm_rate_timer()
+
+    @contextmanager
+    def lane_only(self, call: Call, stage: Stage) -> Iterator[None]:
+        """Give the width to others while the call waits for something else, and note the time."""
+        started = self._clock.time()
+        call.stage = stage
+        self.lanes.pause(call, started)
+        if self.lanes.wake_at is not None:
+            self._arm_rate_timer()
+        try:
+            yield
+        finally:
+            spent = self._clock.time() - started
+            if stage is Stage.TOKEN:
+                call.token += spent
+            else:
+                call.backing_off += spent
+
+    async def sleep(self, call: Call, seconds: float) -> None:
+        """Pause; the caller has made sure that it ends before the deadline."""
+        if seconds > 0:
+            await self._wait(call, self._clock.time() + seconds, None)
+
+    def close(self) -> None:
+        """Stop the timer; idempotent."""
+        if self._rate_timer is not None:
+            self._rate_timer.cancel()
+            self._rate_timer = None
+
+    async def _queue(self, call: Call, since: float) -> None:
+        call.stage = Stage.QUEUED
+        if self.lanes.wake_at is not None:
+            self._arm_rate_timer()
+        # It may have been granted by now: whoever was let on may have ended at once.
+        if call.state is not TicketState.RUNNING:
+            try:
+                await self._wait(call, call.deadline, Expired())
+            finally:
+                call.queued += self._clock.time() - since
+
+    async def _wait(self, call: Call, until: float, expired: Exception | None) -> None:
+        """Wait for somebody to settle the call's slot; at `until` go on, or raise `expired`."""
+        slot = call.slot = self._clock.slot()
+        timer = None
+        if until < math.inf:
+            ring = slot.settle if expired is None else lambda: slot.fail(expired)
+            timer = self._clock.call_at(until, ring)
+        try:
+            await slot
+        finally:
+            call.slot = None
+            if timer is not None:
+                timer.cancel()
+
+    def _arm_rate_timer(self) -> None:
+        if self._rate_timer is None and self.lanes.wake_at is not None:
+            self._rate_timer = self._clock.call_at(self.lanes.wake_at, self._rate_allows)
+
+    def _rate_allows(self) -> None:
+        self._rate_timer = None
+        self.lanes.wake(self._clock.time())
+        self._arm_rate_timer()
