@@ -11,6 +11,8 @@ the numbers seen as at most `_MAX_RANGES` ranges.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from bisect import bisect_right
 from collections import OrderedDict
 from enum import Enum
@@ -18,7 +20,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-__all__ = ["Inbox", "Offer", "Release", "Verdict"]
+__all__ = ["Inbox", "Offer", "Release", "Verdict", "event_digest"]
 
 Item = TypeVar("Item")
 
@@ -266,3 +268,11 @@ class Inbox(Generic[Item]):
             self._waiting[key] = stream
         else:
             self._waiting.pop(key, None)
+
+
+def event_digest(event: object) -> str:
+    """By what a worker that sent an event knows its echo again: a digest of the event's JSON value.
+
+    An echo does not carry the id of the request that caused it.
+    """
+    return hashlib.sha256(json.dumps(event, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

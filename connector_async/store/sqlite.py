@@ -48,7 +48,7 @@ class SqliteStore:
     max_entries: int = attrs.field(default=1_000_000, kw_only=True, validator=attrs.validators.ge(1))
     max_waiting: int = attrs.field(default=1_000_000, kw_only=True, validator=attrs.validators.ge(1))
     max_dead: int = attrs.field(default=10_000, kw_only=True, validator=attrs.validators.ge(1))
-    busy_timeout: float = attrs.field(default=5.0, kw_only=True, validator=attrs.validators.ge(0))
+    busy_timeout: float = attrs.field(default=2.0, kw_only=True, validator=attrs.validators.ge(0))
     _engine: SqliteEngine = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:

@@ -1,0 +1,217 @@
+"""The durable inbox from a worker's side: puts events in, claims what is due, settles what was handled."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import attrs
+
+from connector_async.errors import StoreUnavailable, UnreadableNotification
+from connector_async.store.base import Admission, Delivery
+from connector_async.webhooks._parts import Part, split
+from connector_async.webhooks._ports import SessionPort
+from connector_async.webhooks._runner import Failure, Result
+from connector_async.webhooks.events import DeliveryDead
+from connector_async.webhooks.receiver import read_notification
+from connector_async.webhooks.router import Handler
+from connector_async.webhooks.settings import WebhookSettings, WebhookStats
+
+__all__ = ["DurableInbox"]
+
+logger = logging.getLogger("connector_async.webhooks")
+
+_MAX_REMEMBERED = 10_000
+
+
+@attrs.define(eq=False)
+class DurableInbox:
+    """What one worker has to do with the deliveries in the store.
+
+    Args:
+        port: The session.
+        settings: Limits and patience.
+        stats: Where to count.
+        room: How many more events the worker can take on now.
+        take: Hands an event over to be handled; it comes back through `finish`. False: there is nothing to do for it.
+        wall_clock: Seconds that all workers share.
+    """
+
+    port: SessionPort
+    settings: WebhookSettings
+    stats: WebhookStats
+    room: Callable[[], int]
+    take: Callable[[Part, Delivery], bool]
+    wall_clock: Callable[[], float] = time.time
+    owner: str = attrs.field(factory=lambda: uuid.uuid4().hex)
+    """New for each run: leases of an earlier one with the same name must not look like ours."""
+    claimed: int = attrs.field(default=0, init=False)
+    _parsed: OrderedDict[str, Part] = attrs.field(factory=OrderedDict[str, Part], init=False)
+    _done: OrderedDict[str, tuple[Handler[Any], ...]] = attrs.field(
+        factory=OrderedDict[str, tuple[Handler[Any], ...]], init=False
+    )
+    _wake: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _is_pumping: bool = attrs.field(default=False, init=False)
+    _is_stopped: bool = attrs.field(default=False, init=False)
+    _renew_at: float = attrs.field(default=0.0, init=False)
+
+    def start(self) -> None:
+        """Work off what is in the store, also what earlier runs and other workers left; idempotent."""
+        if not self._is_pumping and not self._is_stopped:
+            self._is_pumping = True
+            self.port.start_soon(self._pump)
+
+    def wake(self) -> None:
+        """There may be something to claim, or room for it."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Claim no more."""
+        self._is_stopped = True
+        self._wake.set()
+
+    async def put(self, part: Part, body: bytes) -> Admission:
+        """Keep one event.
+
+        Raises:
+            StoreUnavailable: It is not kept.
+        """
+        admission = await self.port.store.put_delivery(
+            self.port.account_id,
+            key=part.key or "",
+            lane=part.conversation_id,
+            body=body,
+            part=part.index,
+            received_at=self.wall_clock(),
+        )
+        if admission is Admission.NEW:
+            _remember(self._parsed, part.key or "", part)
+            self.start()
+            self.wake()
+        return admission
+
+    def done_before(self, key: str) -> tuple[Handler[Any], ...]:
+        """The handlers that succeeded with an event at an earlier attempt in this process."""
+        return self._done.get(key, ())
+
+    async def finish(self, delivery: Delivery, result: Result | None) -> float | None:
+        """Settle an event that was handled (None: dropped), or see to its next attempt: seconds until then.
+
+        An event whose handlers failed as often as it may is given up; so is one that killed its worker as often.
+        """
+        self.claimed -= 1
+        self._wake.set()
+        try:
+            if result is None or not result.failures:
+                await self._settle(delivery)
+                return None
+            return await self._try_again(delivery, result)
+        except StoreUnavailable:
+            # The lease ends by itself, and the event is handled once more: twice is better than never.
+            logger.exception("the store did not take note that an event of %s was handled", delivery.lane)
+            return None
+
+    async def release(self) -> None:
+        """Give back what is claimed and not done."""
+        try:
+            await self.port.store.release_deliveries(self.port.account_id, owner=self.owner)
+        except StoreUnavailable:
+            logger.exception("claimed events could not be given back; others take them when the lease ends")
+
+    async def _settle(self, delivery: Delivery) -> None:
+        self._done.pop(delivery.key, None)
+        is_mine = await self.port.store.settle_delivery(delivery.account_id, delivery.key, owner=self.owner)
+        if not is_mine:
+            logger.warning("an event of %s was handled, but its lease had ended: others may repeat it", delivery.lane)
+
+    async def _try_again(self, delivery: Delivery, result: Result) -> float | None:
+        if delivery.attempts >= self.settings.max_attempts:
+            await self._bury(delivery, _reason(result.failures[-1]))
+            return None
+        _remember(self._done, delivery.key, tuple(result.done))
+        wait = self.settings.retry_wait(delivery.attempts)
+        await self.port.store.retry_delivery(
+            delivery.account_id, delivery.key, owner=self.owner, due_at=self.wall_clock() + wait
+        )
+        return wait
+
+    async def _bury(self, delivery: Delivery, reason: str) -> None:
+        self._done.pop(delivery.key, None)
+        self.stats.dead += 1
+        await self.port.store.dead_letter_delivery(delivery.account_id, delivery.key, owner=self.owner, reason=reason)
+        logger.error("an event of %s is given up after %d attempts: %s", delivery.lane, delivery.attempts, reason)
+        self.port.emit(
+            DeliveryDead(conversation_id=delivery.lane, key=delivery.key, attempts=delivery.attempts, reason=reason)
+        )
+
+    async def _pump(self) -> None:
+        """Claim what is due while there is room, and keep the leases, until stopped."""
+        try:
+            while not self._is_stopped:
+                self._wake = anyio.Event()
+                if not await self._claim_safely():
+                    with anyio.move_on_after(self.settings.poll_interval):
+                        await self._wake.wait()
+        finally:
+            self._is_pumping = False
+
+    async def _claim_safely(self) -> bool:
+        """Whether there may be more to claim at once."""
+        try:
+            await self._renew()
+            return await self._claim()
+        except StoreUnavailable:
+            logger.exception("the store gives no events; trying again in %.1f s", self.settings.poll_interval)
+            return False
+
+    async def _claim(self) -> bool:
+        limit = self.room()
+        if limit <= 0:
+            return False
+        now = self.wall_clock()
+        deliveries = await self.port.store.claim_deliveries(
+            self.port.account_id, owner=self.owner, now=now, lease_until=now + self.settings.lease, limit=limit
+        )
+        self.claimed += len(deliveries)
+        for delivery in deliveries:
+            await self._open(delivery)
+        return len(deliveries) == limit
+
+    async def _open(self, delivery: Delivery) -> None:
+        part = self._parsed.pop(delivery.key, None)
+        reason = "its worker ended before it was done, every time"
+        if delivery.attempts <= self.settings.max_attempts:
+            try:
+                part = part or split(read_notification(delivery.body))[delivery.part]
+            except (UnreadableNotification, IndexError):
+                reason = "unreadable"
+            else:
+                if not self.take(part, delivery):
+                    await self.finish(delivery, None)
+                return
+        self.claimed -= 1
+        await self._bury(delivery, reason)
+
+    async def _renew(self) -> None:
+        now = self.wall_clock()
+        if self.claimed and now >= self._renew_at:
+            self._renew_at = now + self.settings.lease / 3
+            await self.port.store.renew_deliveries(
+                self.port.account_id, owner=self.owner, lease_until=now + self.settings.lease
+            )
+
+
+def _remember(kept: OrderedDict[str, Any], key: str, value: object) -> None:
+    kept[key] = value
+    if len(kept) > _MAX_REMEMBERED:
+        kept.popitem(last=False)
+
+
+def _reason(failure: Failure) -> str:
+    """Who failed and with what kind of error; its text may hold what a person has written."""
+    return f"{failure.name}: {type(failure.error).__name__}"

@@ -1,0 +1,108 @@
+"""A notification taken apart: one part for each of its changes, with the key by which doubles are known."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import attrs
+import orjson
+
+from connector_async.wire import (
+    ChatStateEvent,
+    ConversationChange,
+    ConversationChanges,
+    MessagingEvent,
+    MessagingEvents,
+    Notification,
+    Role,
+    to_wire,
+)
+
+__all__ = ["Part", "split"]
+
+
+@attrs.frozen(kw_only=True)
+class Part:
+    """One change of a notification.
+
+    Attributes:
+        index: Its place in the notification.
+        conversation_id: What it is about; the lane in which it is handled.
+        dialog_id: None for a conversation change.
+        sequence: Its number in the dialog, or None.
+        stamp: The time stamp by which conversation changes are ordered, or None.
+        key: The same for each delivery of the same event; None for what may well come twice and is soon stale
+            (chat states), and is therefore neither kept nor compared.
+    """
+
+    index: int
+    conversation_id: str
+    dialog_id: str | None
+    sequence: int | None
+    stamp: int | None
+    key: str | None
+    event: object = attrs.field(repr=False)
+    change: MessagingEvent | ConversationChange = attrs.field(repr=False)
+    notification: Notification[Any] = attrs.field(repr=False)
+
+    @property
+    def lp_consumer_id(self) -> str | None:
+        """The cloud's id of the consumer, where the change names it."""
+        if isinstance(self.change, ConversationChange):
+            return self.change.consumer.id if self.change.consumer is not None else None
+        return self.change.originator_id if self.change.role == Role.CONSUMER else None
+
+
+def split(notification: Notification[Any]) -> list[Part]:
+    """The parts of a notification, in its order; none for types that are neither events nor changes."""
+    body = notification.body
+    if isinstance(body, MessagingEvents):
+        return [_event_part(index, change, notification) for index, change in enumerate(body.changes)]
+    if isinstance(body, ConversationChanges):
+        return [_change_part(index, change, notification) for index, change in enumerate(body.changes)]
+    return []
+
+
+def _event_part(index: int, change: MessagingEvent, notification: Notification[Any]) -> Part:
+    conversation_id, dialog_id = str(change.conversation), str(change.dialog_id)
+    if isinstance(change.event, ChatStateEvent):
+        key = None
+    elif change.sequence is not None:
+        key = f"event {conversation_id} {dialog_id} {change.sequence}"
+    elif change.server_timestamp is None:
+        key = None
+    else:
+        key = _digest_key(change)
+    return Part(
+        index=index,
+        conversation_id=conversation_id,
+        dialog_id=dialog_id,
+        sequence=change.sequence if key is not None else None,
+        stamp=None,
+        key=key,
+        event=change.event,
+        change=change,
+        notification=notification,
+    )
+
+
+def _change_part(index: int, change: ConversationChange, notification: Notification[Any]) -> Part:
+    conversation_id, stamp = str(change.conversation_id), change.updated_ts
+    return Part(
+        index=index,
+        conversation_id=conversation_id,
+        dialog_id=None,
+        sequence=None,
+        stamp=stamp,
+        key=_digest_key(change) if stamp is None else f"change {conversation_id} {stamp}",
+        event=change,
+        change=change,
+        notification=notification,
+    )
+
+
+def _digest_key(change: MessagingEvent | ConversationChange) -> str:
+    """For the oldest feeds, which number nothing: the whole change."""
+    canonical = orjson.dumps(to_wire(change), option=orjson.OPT_SORT_KEYS)
+    return f"digest {hashlib.sha256(canonical).hexdigest()}"
