@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 import attrs
 
@@ -52,7 +52,30 @@ class Nothing(Mapping[str, object]):
 NOTHING: Final = Nothing()
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+class _Names(NamedTuple):
+    compared: tuple[str, ...]
+    hashed: tuple[str, ...]
+    shown: tuple[str, ...]
+
+
+_NAMES: Final[dict[type, _Names]] = {}
+
+
+def _names(cls: type) -> _Names:
+    """The attributes that equality, hash and repr look at."""
+    return _NAMES.get(cls) or _NAMES.setdefault(cls, _find_names(cls))
+
+
+def _find_names(cls: type) -> _Names:
+    fields: tuple[attrs.Attribute[object], ...] = attrs.fields(cls)
+    return _Names(
+        compared=tuple([field.name for field in fields if field.eq]),
+        hashed=tuple([field.name for field in fields if field.eq and field.hash is not False]),
+        shown=tuple([field.name for field in fields if field.repr]),
+    )
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Message:
     """Base of everything that goes over the wire.
 
@@ -66,8 +89,26 @@ class Message:
     extra: Mapping[str, object] = attrs.field(default=NOTHING, repr=False, hash=False)
     _forms: Mapping[str, object] = attrs.field(default=NOTHING, init=False, repr=False, eq=False)
 
+    # Written once, not generated for each of some eighty classes: that would cost a third of the import time.
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+    def __eq__(self, other: object) -> bool:
+        """Whether it is of the same class and says the same; the form in which it came does not count."""
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in _names(self.__class__).compared)
+
+    def __hash__(self) -> int:
+        """Agree with equality; fields that hold JSON objects are left out."""
+        return hash((self.__class__, *[getattr(self, name) for name in _names(self.__class__).hashed]))
+
+    def __repr__(self) -> str:
+        """Show what is set, without texts, tokens and personal data."""
+        shown = [(name, getattr(self, name)) for name in _names(self.__class__).shown]
+        facts = ", ".join([f"{name}={value!r}" for name, value in shown if value is not None and value != ()])
+        return f"{self.__class__.__name__}({facts})"
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Family(Message):
     """Base of messages of which one field on the wire says which kind it is.
 

@@ -5,6 +5,7 @@ They never run on received data, and they never refuse a word that is new to us:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -35,12 +36,15 @@ def _place(instance: object, attribute: attrs.Attribute[Any]) -> str:
 
 def text(*, maximum: int | None = None, minimum: int = 0) -> Check:
     """Text of so many characters that can be written as UTF-8."""
+    most = sys.maxsize if maximum is None else maximum
 
     def check(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if type(value) is str and value.isascii() and minimum <= len(value) <= most:  # the hot path ends here
+            return
         if not isinstance(value, str):
             msg = f"{_place(owner, attribute)} must be a str, not {type(value).__name__}"
             raise TypeError(msg)
-        if len(value) < minimum or (maximum is not None and len(value) > maximum):
+        if not minimum <= len(value) <= most:
             upper = "any number of" if maximum is None else f"{maximum}"
             msg = f"{_place(owner, attribute)} must have {minimum} to {upper} characters, not {len(value)}"
             raise ValueError(msg)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from connector_async.wire._base import NOTHING, Family, Form, Message
 from connector_async.wire._reading import ABSENT, Failure, Field, Notes, as_object
 
-__all__ = ["Fail", "Reader", "Writer", "Writers", "make_reader", "make_writer"]
+__all__ = ["Fail", "Reader", "Writer", "Writers", "make_maker", "make_reader", "make_writer"]
 
 Reader = Callable[..., Any]
 Writer = Callable[[Any], Any]
@@ -93,14 +93,14 @@ def _read_lines(n: str, field: Field) -> list[str]:
     failed = [f"  except e{n} as error:", f" {_NOTED}", f"   v{n} = notes.failed(f{n}, raw, error)"]
     lines = [f" raw = get({field.wire!r}, ABSENT)"]
     if field.kind in _CONTEXT:
+        text = [f" if raw.__class__ is str: v{n} = raw", " else:"] if field.kind == "content" else [" if True:"]
         return [
             *lines,
-            f" if raw.__class__ is str and {field.kind == 'content'}: v{n} = raw",
-            " else:",
+            *text,
             "  if raw is ABSENT: absent += 1",
             f"  try: v{n} = r{n}(raw, obj, arg)",
             *failed,
-            f"  if v{n} is None or v{n} is not raw and raw.__class__ is not dict and raw.__class__ is not list:",
+            "  if raw.__class__ is not dict:",
             f" {_NOTED}",
             f"   notes.context(f{n}, raw, v{n})",
         ]
@@ -120,6 +120,21 @@ def _plain_lines(n: str, field: Field, failed: list[str]) -> list[str]:
     if field.kind == "message":
         return [f" if {plain}:", f"  try: v{n} = r{n}(raw)", *failed]
     return [f" if {plain}: v{n} = raw"]
+
+
+def make_maker(cls: type[Message], fields: Sequence[Field]) -> Callable[..., Any]:
+    """Generate `make(first, second, …)`, which takes the typed value of every field and checks nothing."""
+    names: dict[str, Any] = {"NOTHING": NOTHING, "cls": cls, "new": object.__new__}
+    attributes = [*(field.name for field in fields), "extra", "_forms"]
+    names |= {f"s{number}": getattr(cls, attribute).__set__ for number, attribute in enumerate(attributes)}
+    values = [*(f"v{number}" for number in range(len(fields))), "NOTHING", "NOTHING"]
+    source = [
+        f"def function({', '.join(values[:-2])}):",
+        " self = new(cls)",
+        *(f" s{number}(self, {value})" for number, value in enumerate(values)),
+        " return self",
+    ]
+    return _compiled(source, names, cls)
 
 
 def make_writer(cls: type[Message], fields: Sequence[Field], writers: Writers) -> Writer:

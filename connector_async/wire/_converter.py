@@ -25,12 +25,12 @@ from cattrs.errors import (
 
 from connector_async.errors import RemoteProtocolError
 from connector_async.wire._base import Family, Message
-from connector_async.wire._codegen import Reader, Writer, make_reader, make_writer
-from connector_async.wire._reading import Failure, Field, Malformed, as_object, read_scalar
+from connector_async.wire._codegen import Reader, Writer, make_maker, make_reader, make_writer
+from connector_async.wire._reading import Failure, Field, Malformed, as_object, is_array, read_scalar
 
-__all__ = ["UNREADABLE", "fields_of", "read_as", "readers", "writers"]
+__all__ = ["UNREADABLE", "fields_of", "makers", "read_as", "readers", "writers"]
 
-UNREADABLE: Final = (Malformed, BaseValidationError)
+UNREADABLE: Final[tuple[type[Exception], ...]] = (Malformed, BaseValidationError)
 _MAX_LINES: Final = 8  # of one refusal: enough to find the fault, little enough for a log line
 
 _converter: Final = cattrs.Converter(detailed_validation=True)
@@ -90,6 +90,7 @@ def _field(attribute: attrs.Attribute[Any], annotation: Any) -> Field:
         required=required,
         default=None if required else attribute.default,
         read=read,
+        other=attribute.metadata.get("other"),
         unreadable=UNREADABLE,
     )
 
@@ -111,19 +112,21 @@ def _fail(cls: type, failures: list[Failure]) -> Exception:
         error = _each_item(failure) if failure.field.many else failure.error
         _annotate(error, AttributeValidationNote("required here", failure.field.wire, object))
         errors.append(error)
-    return ClassValidationError(f"not a {cls.__name__}", errors, cls)
+    return ClassValidationError(f"not a {cls.__name__}", errors, cls)  # pyright: ignore[reportCallIssue]  # a group
 
 
 def _each_item(failure: Failure) -> Exception:
     """Name the items that cannot be read, by their places."""
     errors: list[Exception] = []
-    for index, item in enumerate(failure.raw if isinstance(failure.raw, list) else ()):
+    for index, item in enumerate(failure.raw if is_array(failure.raw) else ()):
         try:
             failure.field.read(item)
         except UNREADABLE as error:
             _annotate(error, IterableValidationNote("required here", index, object))
             errors.append(error)
-    return IterableValidationError("not readable", errors, list) if errors else failure.error
+    if not errors:
+        return failure.error
+    return IterableValidationError("not readable", errors, list)  # pyright: ignore[reportCallIssue]  # a group
 
 
 def _annotate(error: Exception, note: AttributeValidationNote | IterableValidationNote) -> None:
@@ -162,12 +165,15 @@ def _family_reader(base: type[Family]) -> Reader:
         by_kind.update({kind: readers[cls] for cls in _descendants(base) for kind in _kinds_of(cls)})
 
     def read(raw: Any, _arg: object = None) -> Any:
-        if not by_kind:
-            learn()
-        if raw.__class__ is not dict:
+        try:
+            reader = by_kind[raw[key]]
+        except (KeyError, TypeError):
             raw = as_object(raw)
-        kind = raw.get(key)
-        return (by_kind.get(kind, unknown[0]) if isinstance(kind, str) else unknown[0])(raw)
+            if not by_kind:
+                learn()
+            kind = raw.get(key)
+            reader = by_kind.get(kind, unknown[0]) if isinstance(kind, str) else unknown[0]
+        return reader(raw)
 
     return read
 
@@ -225,6 +231,17 @@ class _Readers(dict[Any, Reader]):
 readers: Final = _Readers()
 
 
+class _Makers(dict[type[Message], Callable[..., Any]]):
+    """The function that makes a message of the typed values of its fields, in their order and unchecked."""
+
+    def __missing__(self, cls: type[Message]) -> Callable[..., Any]:
+        self[cls] = make_maker(cls, fields_of(cls))
+        return self[cls]
+
+
+makers: Final = _Makers()
+
+
 def _describe(error: BaseException, _type: type | None) -> str:
     if isinstance(error, KeyError):
         return "required field missing"
@@ -241,7 +258,7 @@ def refusal(what: str, error: BaseException) -> RemoteProtocolError:
     return RemoteProtocolError(f"cannot read the {what}: " + "; ".join(shown))
 
 
-def read_as(what: str, read: Reader, obj: object, arg: object = None) -> Any:
+def read_as(what: str, read: Reader, obj: Any, arg: object = None) -> Any:
     """Read with one error for all that can be wrong with the input.
 
     Raises:
@@ -249,5 +266,5 @@ def read_as(what: str, read: Reader, obj: object, arg: object = None) -> Any:
     """
     try:
         return read(obj, arg)
-    except (*UNREADABLE, RecursionError) as error:
+    except (Malformed, BaseValidationError, RecursionError) as error:
         raise refusal(what, error) from None

@@ -8,18 +8,44 @@ checked by the validators of the classes, which reading does not run.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeGuard
 
 import attrs
 
 from connector_async.wire._base import NOTHING, Form
 
-__all__ = ["ABSENT", "Failure", "Field", "Malformed", "Notes", "as_object", "read_scalar"]
+__all__ = [
+    "ABSENT",
+    "Failure",
+    "Field",
+    "Malformed",
+    "Notes",
+    "as_object",
+    "is_array",
+    "is_mapping",
+    "is_object",
+    "read_scalar",
+]
 
 ABSENT: Final = Form.ABSENT
 
 _DIGITS: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)  # 18: what certainly fits 64 bits
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether it is a JSON object."""
+    return isinstance(value, dict)
+
+
+def is_array(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether it is a JSON array; a tuple may stand for one in what people write by hand."""
+    return isinstance(value, list | tuple)
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Whether it is an object of any kind."""
+    return isinstance(value, Mapping)
 
 
 class Malformed(ValueError):
@@ -44,13 +70,13 @@ def _name_of(value: object) -> str:
 
 def as_object(value: object) -> dict[Any, Any]:
     """Take a JSON object, or whatever mapping stands for one."""
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         return dict(value)
     msg = f"must be an object, not {_name_of(value)}"
     raise Malformed(msg)
 
 
-def _text(raw: object) -> str:
+def _text(raw: Any) -> str:
     """Take text; a number is understood as its digits, since ids are seen in both forms."""
     if isinstance(raw, str):
         return raw
@@ -60,7 +86,7 @@ def _text(raw: object) -> str:
     raise Malformed(msg)
 
 
-def _integer(raw: object) -> int:
+def _integer(raw: Any) -> int:
     """Take a whole number, also one written as text."""
     if isinstance(raw, int) and not isinstance(raw, bool):
         return raw
@@ -70,21 +96,21 @@ def _integer(raw: object) -> int:
     raise Malformed(msg)
 
 
-def _number(raw: object) -> float:
+def _number(raw: Any) -> float:
     if isinstance(raw, int | float) and not isinstance(raw, bool):
         return raw
     msg = f"must be a number, not {_name_of(raw)}"
     raise Malformed(msg)
 
 
-def _truth(raw: object) -> bool:
+def _truth(raw: Any) -> bool:
     if isinstance(raw, bool):
         return raw
     msg = f"must be true or false, not {_name_of(raw)}"
     raise Malformed(msg)
 
 
-def _text_or_number(raw: object) -> int | str:
+def _text_or_number(raw: Any) -> int | str:
     """Take an id in either form, and leave it in that form."""
     if isinstance(raw, int | str) and not isinstance(raw, bool):
         return raw
@@ -92,14 +118,14 @@ def _text_or_number(raw: object) -> int | str:
     raise Malformed(msg)
 
 
-def _mapping(raw: object) -> Mapping[str, object]:
-    if isinstance(raw, Mapping):
+def _mapping(raw: Any) -> Mapping[str, object]:
+    if is_mapping(raw):
         return raw
     msg = f"must be an object, not {_name_of(raw)}"
     raise Malformed(msg)
 
 
-def _anything(raw: object) -> object:
+def _anything(raw: Any) -> object:
     return raw
 
 
@@ -133,6 +159,7 @@ class Field:
         default: What an absent field means.
         read: From one JSON value to the typed one; raises one of `unreadable`. The reader of a `context` field is
             also given the whole object and the caller's argument, because they decide what the value is.
+        other: Reads what is no object (or, of `many`, no array), where the field has such a second form.
         unreadable: The errors that a reader raises for a value that it cannot read.
     """
 
@@ -143,6 +170,7 @@ class Field:
     required: bool
     default: object
     read: Callable[..., Any]
+    other: Callable[[Any], Any] | None
     unreadable: tuple[type[Exception], ...]
 
     @property
@@ -156,7 +184,7 @@ class Failure:
     """A required field that is missing or cannot be read."""
 
     field: Field
-    raw: object
+    raw: Any
     error: Exception
 
 
@@ -171,7 +199,7 @@ class Notes:
         self.extra: dict[str, object] = {}
         self.errors: list[Failure] = []
 
-    def read(self, field: Field, raw: object) -> object:
+    def read(self, field: Field, raw: Any) -> object:
         """Read a field that does not stand in its plain form; the default where nothing can be read."""
         if raw is ABSENT:
             return self._absent(field)
@@ -190,18 +218,25 @@ class Notes:
             self.forms[field.wire] = Form.ABSENT
         return field.default
 
-    def _one(self, field: Field, raw: object) -> object:
+    def _one(self, field: Field, raw: Any) -> object:
+        if field.other is not None and not isinstance(raw, Mapping):
+            value = field.other(raw)
+            self.forms[field.wire] = raw
+            return value
         value = field.read(raw)
         if value is not raw and field.kind != "message":
             self.forms[field.wire] = raw
         return value
 
-    def _many(self, field: Field, raw: object) -> tuple[object, ...]:
+    def _many(self, field: Field, raw: Any) -> tuple[object, ...]:
         """Read an array, or the bare element that may stand for an array of one.
 
         Source: Messaging Window API, protocol overview: one-element arrays may arrive as the bare element.
         """
-        if not isinstance(raw, list | tuple):
+        if not is_array(raw) and field.other is not None:
+            self.forms[field.wire] = raw
+            return tuple(field.other(raw))
+        if not is_array(raw):
             value = field.read(raw)
             self.forms[field.wire] = Form.BARE if field.kind == "message" else raw
             return (value,)
@@ -210,19 +245,22 @@ class Notes:
             self.forms[field.wire] = raw
         return values
 
-    def context(self, field: Field, raw: object, value: object) -> None:
-        """Note the form of a value that was made of something else than an object or an array."""
-        if raw is not ABSENT or value is not None or not field.is_omitted:
+    def context(self, field: Field, raw: Any, value: object) -> None:
+        """Note the form of a value that was made of something else than an object, where that would not come out."""
+        is_plain = raw is value and raw is not None
+        is_list = isinstance(raw, list) and isinstance(value, tuple)
+        is_nothing = raw is ABSENT and value is None and field.is_omitted
+        if not (is_plain or is_list or is_nothing):
             self.forms[field.wire] = raw
 
-    def failed(self, field: Field, raw: object, error: Exception) -> object:
+    def failed(self, field: Field, raw: Any, error: Exception) -> object:
         """Note a value that cannot be read.
 
         An optional field is kept as it came, among the unknown ones: one strange detail must not cost a whole
         notification. Without a required one the message means nothing.
         """
         if field.required:
-            self.errors.append(Failure(field, raw, error))
+            self.errors.append(Failure(field, raw, KeyError(field.wire) if raw is ABSENT else error))
         else:
             self.extra[field.wire] = raw
             if not field.is_omitted:

@@ -49,14 +49,14 @@ MAX_URL: Final = 2048
 MAX_TEXT: Final = 5000
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Action(Family):
     """Base of what a click does."""
 
     KEY: ClassVar[str] = "type"
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class PublishTextAction(Action):
     """Publish a text in the consumer's name."""
 
@@ -65,7 +65,7 @@ class PublishTextAction(Action):
     text: str = attrs.field(repr=False, validator=text(maximum=MAX_TEXT))
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class LinkAction(Action):
     """Open a link, on the consumer's device only; `ios`, `android` and `web` may each name another `uri`."""
 
@@ -79,7 +79,7 @@ class LinkAction(Action):
     web: Mapping[str, object] | None = attrs.field(default=None, repr=False, hash=False, kw_only=True)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class NavigateAction(Action):
     """Show a place on a map, on the consumer's device only; `lo` and `la` are degrees."""
 
@@ -90,7 +90,7 @@ class NavigateAction(Action):
     name: str | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class UnknownAction(Action):
     """An action of a type that this version does not know; its fields are in `extra`."""
 
@@ -106,7 +106,15 @@ def _as_actions(actions: Iterable[Action]) -> tuple[Action, ...]:
     return tuple(actions)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+def _check_actions(owner: object, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
+    if len(value) > MAX_ACTIONS:
+        msg = f"Click.actions must be at most {MAX_ACTIONS}, not {len(value)}"
+        raise ValueError(msg)
+    for action in value:
+        instance(Action)(owner, attribute, action)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Click(Message):
     """What happens when the consumer uses an element.
 
@@ -116,13 +124,7 @@ class Click(Message):
     """
 
     metadata: tuple[MetadataItem, ...] | None = attrs.field(default=None, converter=as_metadata)
-    actions: tuple[Action, ...] = attrs.field(default=(), converter=_as_actions)
-
-    @actions.validator
-    def _check_actions(self, _attribute: attrs.Attribute[Any], value: tuple[Action, ...]) -> None:
-        if len(value) > MAX_ACTIONS:
-            msg = f"Click.actions must be at most {MAX_ACTIONS}, not {len(value)}"
-            raise ValueError(msg)
+    actions: tuple[Action, ...] = attrs.field(default=(), converter=_as_actions, validator=_check_actions)
 
     @property
     def publish_text(self) -> str | None:
@@ -130,7 +132,7 @@ class Click(Message):
         return next((action.text for action in self.actions if isinstance(action, PublishTextAction)), None)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Element(Family):
     """Base of all elements.
 
@@ -156,7 +158,7 @@ class Element(Family):
                 waiting.extend(reversed(element.elements))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class TextElement(Element):
     """Text of at most 5,000 characters."""
 
@@ -165,7 +167,7 @@ class TextElement(Element):
     text: str = attrs.field(repr=False, validator=text(maximum=MAX_TEXT))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ButtonElement(Element):
     """A button; its title has at most 128 characters, in quick replies 25."""
 
@@ -174,7 +176,7 @@ class ButtonElement(Element):
     title: str | None = attrs.field(default=None, repr=False, validator=maybe(text(maximum=MAX_TITLE)))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ImageElement(Element):
     """A picture; the URL has at most 2,048 characters, the caption 128."""
 
@@ -184,7 +186,7 @@ class ImageElement(Element):
     caption: str | None = attrs.field(default=None, repr=False, validator=maybe(text(maximum=MAX_CAPTION)))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class MapElement(Element):
     """A place; `lo` and `la` are degrees."""
 
@@ -198,7 +200,12 @@ def _as_elements(elements: Iterable[Element]) -> tuple[Element, ...]:
     return tuple(elements)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+def _check_elements(owner: object, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
+    for element in value:
+        instance(Element)(owner, attribute, element)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ContainerElement(Element):
     """Elements below, beside or behind each other.
 
@@ -210,7 +217,7 @@ class ContainerElement(Element):
     KINDS: ClassVar[tuple[str, ...]] = ("vertical", "horizontal", "carousel")
 
     type: str = attrs.field(validator=text(minimum=1))
-    elements: tuple[Element, ...] = attrs.field(default=(), converter=_as_elements)
+    elements: tuple[Element, ...] = attrs.field(default=(), converter=_as_elements, validator=_check_elements)
     tag: str | None = None
     border: object = None
     percentages: tuple[float, ...] | None = None
@@ -222,7 +229,7 @@ class ContainerElement(Element):
         return self.type
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class UnknownElement(Element):
     """An element of a type that this version does not know; its other fields are in `extra`."""
 
@@ -234,7 +241,19 @@ class UnknownElement(Element):
         return self.type or ""
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+def _check_replies(owner: object, attribute: attrs.Attribute[Any], value: tuple[Element, ...]) -> None:
+    if len(value) > MAX_REPLIES:
+        msg = f"QuickReplies.replies must be at most {MAX_REPLIES}, not {len(value)}"
+        raise ValueError(msg)
+    for reply in value:
+        instance(Element)(owner, attribute, reply)
+        title = reply.title if isinstance(reply, ButtonElement) else None
+        if title is not None and len(title) > MAX_REPLY_TITLE:
+            msg = f"QuickReplies.replies: a title must have at most {MAX_REPLY_TITLE} characters, not {len(title)}"
+            raise ValueError(msg)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class QuickReplies(Message):
     """Answers that the consumer may choose from.
 
@@ -244,36 +263,21 @@ class QuickReplies(Message):
         type: `quickReplies`.
     """
 
-    replies: tuple[Element, ...] = attrs.field(default=(), converter=_as_elements)
+    replies: tuple[Element, ...] = attrs.field(default=(), converter=_as_elements, validator=_check_replies)
     items_per_row: int | None = attrs.field(
         default=None, validator=maybe(whole(minimum=1, maximum=MAX_ITEMS_PER_ROW))
     )
     type: str = "quickReplies"
-
-    @replies.validator
-    def _check_replies(self, attribute: attrs.Attribute[Any], value: tuple[Element, ...]) -> None:
-        if len(value) > MAX_REPLIES:
-            msg = f"QuickReplies.replies must be at most {MAX_REPLIES}, not {len(value)}"
-            raise ValueError(msg)
-        for reply in value:
-            instance(Element)(self, attribute, reply)
-            title = reply.title if isinstance(reply, ButtonElement) else None
-            if title is not None and len(title) > MAX_REPLY_TITLE:
-                msg = f"QuickReplies.replies: a title must have at most {MAX_REPLY_TITLE} characters"
-                raise ValueError(msg)
 
     def reply(self, title: str) -> Element | None:
         """Find the reply with this title, or None."""
         return next((r for r in self.replies if isinstance(r, ButtonElement) and r.title == title), None)
 
 
-def read_content(raw: object, source: Mapping[str, object], _arg: object) -> Element:
+def read_content(raw: Any, source: Mapping[str, Any], _arg: object) -> Element:
     """Read the outermost element of a `RichContentEvent` in each of its three forms."""
     if raw is ABSENT:
         raw = source.get("message", ABSENT)
-    if raw is ABSENT:
-        msg = "required field missing"
-        raise Malformed(msg)
     if isinstance(raw, str):
         try:
             raw = orjson.loads(raw)

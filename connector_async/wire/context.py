@@ -15,7 +15,7 @@ from connector_async.wire._converter import writers
 __all__ = ["CampaignInfo", "ClientProperties", "ConversationContext"]
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class CampaignInfo(Message):
     """The campaign and engagement that a conversation belongs to: both ids, from Monitoring or the campaign UI.
 
@@ -36,10 +36,15 @@ def _check_address(owner: object, attribute: attrs.Attribute[Any], value: str | 
             raise ValueError(msg) from None
 
 
+def _check_features(owner: object, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
+    for feature in value:
+        text(minimum=1)(owner, attribute, feature)
+
+
 _SHORT: Final = maybe(text(maximum=64))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ClientProperties(Message):
     """What the consumer's side can do, and on what it runs.
 
@@ -56,7 +61,7 @@ class ClientProperties(Message):
     """
 
     type: str = attrs.field(default=".ClientProperties", validator=text(minimum=1, maximum=64))
-    features: tuple[str, ...] = attrs.field(default=(), converter=texts)
+    features: tuple[str, ...] = attrs.field(default=(), converter=texts, validator=_check_features)
     app_id: str | None = attrs.field(default=None, validator=_SHORT)
     app_version: str | None = attrs.field(default=None, validator=maybe(text(maximum=32)))
     ip_address: str | None = attrs.field(default=None, repr=False, validator=_check_address)
@@ -71,11 +76,6 @@ class ClientProperties(Message):
     time_zone: str | None = attrs.field(default=None, validator=_SHORT)
     device_manufacture: str | None = attrs.field(default=None, validator=_SHORT)
     device_model: str | None = attrs.field(default=None, validator=_SHORT)
-
-    @features.validator
-    def _check_features(self, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
-        for feature in value:
-            text(minimum=1)(self, attribute, feature)
 
     def to_header(self) -> str:
         """The value of the `Client-Properties` header: compact JSON in ASCII."""
@@ -93,7 +93,7 @@ def _escaped(compact: str) -> str:
     )
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ConversationContext(Message):
     """Where on the brand's side the conversation begins; needed with values from Monitoring.
 

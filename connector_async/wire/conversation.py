@@ -13,7 +13,7 @@ import attrs
 
 from connector_async.wire._base import Message
 from connector_async.wire._converter import readers
-from connector_async.wire._reading import ABSENT, Malformed
+from connector_async.wire._reading import Malformed, is_array, is_object
 from connector_async.wire.context import CampaignInfo, ConversationContext
 from connector_async.wire.ids import DialogId
 from connector_async.wire.vocabulary import DialogType, ParticipantState, Role, Stage
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Participant(Message):
     """Somebody who takes part.
 
@@ -53,7 +53,7 @@ def _by_role(mapping: Mapping[Any, object]) -> tuple[Participant, ...]:
     """Flatten the older form, role → ids."""
     found: list[Participant] = []
     for role, ids in mapping.items():
-        for each in ids if isinstance(ids, list) else [ids]:
+        for each in ids if is_array(ids) else [ids]:
             if not isinstance(role, str) or not isinstance(each, str):
                 msg = "must be a list of participants, or an object of roles and ids"
                 raise Malformed(msg)
@@ -61,14 +61,9 @@ def _by_role(mapping: Mapping[Any, object]) -> tuple[Participant, ...]:
     return tuple(found)
 
 
-def _read_participants(raw: object, _source: Mapping[str, object], _arg: object) -> tuple[Participant, ...]:
-    """Read both forms: a list of participants, or an object from role to ids."""
-    if raw is ABSENT or raw is None:
-        return ()
-    if isinstance(raw, dict) and "id" not in raw:
-        return _by_role(raw)
-    read = readers[Participant]
-    return tuple([read(item) for item in raw]) if isinstance(raw, list) else (read(raw),)
+def _other_participants(raw: Any) -> tuple[Participant, ...]:
+    """Read what is no list: an object from role to ids, or one participant."""
+    return _by_role(raw) if is_object(raw) and "id" not in raw else (readers[Participant](raw),)
 
 
 def _as_participants(participants: Iterable[Participant]) -> tuple[Participant, ...]:
@@ -79,7 +74,7 @@ def _find(participants: Iterable[Participant], role: Role) -> Participant | None
     return next((one for one in participants if one.role == role and not one.is_suggested), None)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Dialog(Message):
     """One dialog of a conversation.
 
@@ -129,7 +124,7 @@ def _as_dialogs(dialogs: Iterable[Dialog]) -> tuple[Dialog, ...]:
     return tuple(dialogs)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Ttr(Message):
     """How urgent a conversation is.
 
@@ -142,7 +137,7 @@ class Ttr(Message):
     value: int | None = None
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Delay(Message):
     """The contact centre is closed.
 
@@ -155,7 +150,7 @@ class Delay(Message):
     till_when: int | None = None
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Csat(Message):
     """How satisfied the consumer was: 1 to 5, and whether the matter was settled. A bare number is the rate."""
 
@@ -164,16 +159,14 @@ class Csat(Message):
     status: str | None = None
 
 
-def _read_csat(raw: object, _source: Mapping[str, object], _arg: object) -> Csat | None:
-    if raw is ABSENT or raw is None:
-        return None
+def _rate_alone(raw: Any) -> Csat:
     if isinstance(raw, int) and not isinstance(raw, bool):
         return Csat(csat_rate=raw)
-    csat: Csat = readers[Csat](raw)
-    return csat
+    msg = "must be an object or a whole number"
+    raise Malformed(msg)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ConversationHandler(Message):
     """Which account and skill have the conversation."""
 
@@ -181,7 +174,7 @@ class ConversationHandler(Message):
     skill_id: int | str | None = None
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ConversationDetails(Message):
     """The state of a conversation.
 
@@ -211,7 +204,7 @@ class ConversationDetails(Message):
     stage: str | None = None
     skill_id: int | str | None = None
     participants: tuple[Participant, ...] = attrs.field(
-        default=(), converter=_as_participants, metadata={"read": _read_participants}
+        default=(), converter=_as_participants, metadata={"other": _other_participants}
     )
     participants_pid: Mapping[str, object] | None = attrs.field(
         default=None, hash=False, metadata={"wire": "participantsPId"}
@@ -226,7 +219,7 @@ class ConversationDetails(Message):
     ttr: Ttr | None = None
     delay: Delay | None = None
     manual_ettr: int | None = attrs.field(default=None, metadata={"wire": "manualETTR"})
-    csat: Csat | None = attrs.field(default=None, metadata={"read": _read_csat})
+    csat: Csat | None = attrs.field(default=None, metadata={"other": _rate_alone})
     note: str | None = attrs.field(default=None, repr=False)
     campaign_info: CampaignInfo | None = None
     context: ConversationContext | None = attrs.field(default=None, repr=False)

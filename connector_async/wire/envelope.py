@@ -13,10 +13,11 @@ import attrs
 from connector_async.wire._base import Message
 from connector_async.wire._checks import instance, maybe, request_id, text
 from connector_async.wire._converter import UNREADABLE, readers
-from connector_async.wire._reading import ABSENT
+from connector_async.wire._reading import ABSENT, is_object
 from connector_async.wire.ids import same_id
 from connector_async.wire.metadata import MetadataItem, as_metadata
-from connector_async.wire.notifications import BODIES as NOTIFICATION_BODIES
+from connector_async.wire.notifications import BODIES as NEWS_BODIES
+from connector_async.wire.notifications import ConversationChanges, MessagingEvents
 from connector_async.wire.requests import RequestBody, read_body
 from connector_async.wire.responses import (
     Confirmation,
@@ -36,7 +37,12 @@ N_co = TypeVar("N_co", covariant=True)
 MAX_ENCODED_METADATA: Final = 5 * 1024  # bytes of base64 (third-party bots: encodedMetadata, "5 kB")
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+def _type_of_body(request: Request[Any]) -> str:
+    body: RequestBody[Any] = request.body
+    return body.wire_type
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Request(Message, Generic[B_co]):
     """One request.
 
@@ -51,19 +57,15 @@ class Request(Message, Generic[B_co]):
 
     id: int | str = attrs.field(validator=request_id)
     body: B_co = attrs.field(validator=instance(RequestBody), metadata={"read": read_body})
-    type: str = attrs.field(validator=text(minimum=1), metadata={"required": True})
-    kind: str = attrs.field(default="req", validator=text(minimum=1))
+    type: str = attrs.field(default=attrs.Factory(_type_of_body, takes_self=True), metadata={"required": True})
+    kind: str = "req"
     metadata: tuple[MetadataItem, ...] | None = attrs.field(default=None, converter=as_metadata)
     encoded_metadata: str | None = attrs.field(
         default=None, repr=False, validator=maybe(text(maximum=MAX_ENCODED_METADATA))
     )
 
-    @type.default  # noqa: A003 - the attribute, not the builtin
-    def _type_of_body(self) -> str:
-        return self.body.wire_type
 
-
-def _read_answer(raw: object, source: Mapping[str, object], answer: object) -> object:
+def _read_answer(raw: Any, source: Mapping[str, Any], answer: object) -> object:
     """Read the body of an answer.
 
     A good answer to a known request has the class that this request promises; its absence, or a bare text, becomes
@@ -72,7 +74,7 @@ def _read_answer(raw: object, source: Mapping[str, object], answer: object) -> o
     code = normalize_code(source.get("code"))
     refused = source.get("type") == ".ReqBody$ErrorResp" or (code is not None and not _is_good(code))
     if refused:
-        return readers[Refusal](raw) if isinstance(raw, dict) else _as_it_is(raw)
+        return readers[Refusal](raw) if is_object(raw) else _as_it_is(raw)
     if answer is None:
         return _by_shape(raw)
     if raw is ABSENT or raw is None or (isinstance(raw, str) and answer is Confirmation):
@@ -85,7 +87,7 @@ def _is_good(code: int | str | None) -> bool:
     return isinstance(code, int) and 200 <= code < 300
 
 
-def _as_it_is(raw: object) -> object:
+def _as_it_is(raw: Any) -> object:
     return None if raw is ABSENT else raw
 
 
@@ -98,8 +100,8 @@ _SHAPES: Final[tuple[tuple[frozenset[str], type[Message]], ...]] = (
 )
 
 
-def _by_shape(raw: object) -> object:
-    if isinstance(raw, dict):
+def _by_shape(raw: Any) -> object:
+    if is_object(raw):
         for names, cls in _SHAPES:
             if names <= raw.keys():
                 try:
@@ -109,7 +111,7 @@ def _by_shape(raw: object) -> object:
     return _as_it_is(raw)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Response(Message, Generic[R_co]):
     """One answer.
 
@@ -157,13 +159,21 @@ class Response(Message, Generic[R_co]):
         return same_id(self.req_id, request)
 
 
-def _read_news(raw: object, source: Mapping[str, object], _arg: object) -> object:
+def _read_news(raw: Any, source: Mapping[str, Any], _arg: object) -> object:
     kind = source.get("type")
-    cls = NOTIFICATION_BODIES.get(kind) if isinstance(kind, str) else None
+    cls = NEWS_BODIES.get(kind) if isinstance(kind, str) else None
     return _as_it_is(raw) if cls is None else readers[cls](raw if raw is not ABSENT else {})
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+def _type_of_news(notification: Notification[Any]) -> str:
+    body: Any = notification.body
+    if isinstance(body, MessagingEvents | ConversationChanges):
+        return body.TYPE
+    msg = "Notification.type must be given with a body that is no class of ours"
+    raise TypeError(msg)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Notification(Message, Generic[N_co]):
     """One notification, as a webhook brings it.
 
@@ -174,10 +184,5 @@ class Notification(Message, Generic[N_co]):
     """
 
     body: N_co = attrs.field(metadata={"read": _read_news})
-    type: str = attrs.field(validator=text(minimum=1), metadata={"required": True})
-    kind: str = attrs.field(default="notification", validator=text(minimum=1))
-
-    @type.default  # noqa: A003 - the attribute, not the builtin
-    def _type_of_body(self) -> str:
-        body: Any = self.body
-        return str(getattr(body, "TYPE", ""))
+    type: str = attrs.field(default=attrs.Factory(_type_of_news, takes_self=True), metadata={"required": True})
+    kind: str = "notification"

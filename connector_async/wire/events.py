@@ -13,7 +13,7 @@ import attrs
 from connector_async.wire._base import Family, Message
 from connector_async.wire._checks import Check, instance, integers, maybe, text, whole
 from connector_async.wire._converter import UNREADABLE, readers
-from connector_async.wire._reading import ABSENT, Malformed
+from connector_async.wire._reading import ABSENT, Malformed, is_object
 from connector_async.wire.content import Element, QuickReplies, read_content
 
 __all__ = [
@@ -42,7 +42,7 @@ MAX_TEXT: Final = 5_000  # characters; a longer request is refused as a whole (h
 MAX_PREVIEW_BYTES: Final = 30 * 1024  # of the data URL (Connector API examples, "File sharing")
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Event(Family):
     """Base of all events; `type` says which one it is."""
 
@@ -59,7 +59,7 @@ def _check_preview(owner: object, attribute: attrs.Attribute[Any], value: str | 
         raise ValueError(msg)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class HostedFile(Message):
     """A file in the storage, as the message of a `ContentEvent`.
 
@@ -78,7 +78,7 @@ class HostedFile(Message):
     preview: str | None = attrs.field(default=None, repr=False, validator=_check_preview)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class SecureForm(Message):
     """A secure form: the agent's invitation, or the word that the consumer has sent it in. Only received."""
 
@@ -94,14 +94,13 @@ _MESSAGES: Final[Mapping[str, type[Message]]] = {
 }
 
 
-def _read_message(raw: object, source: Mapping[str, object], _arg: object) -> object:
+def _read_message(raw: Any, source: Mapping[str, Any], _arg: object) -> object:
     """Choose by `contentType`; what does not fit, or is new, stays the JSON value that it is."""
     if raw is ABSENT:
-        msg = "required field missing"
-        raise Malformed(msg)
+        raise Malformed
     content_type = source.get("contentType")
     cls = _MESSAGES.get(content_type) if isinstance(content_type, str) else None
-    if cls is None or not isinstance(raw, dict):
+    if cls is None or not is_object(raw):
         return raw
     try:
         return readers[cls](raw)
@@ -109,7 +108,17 @@ def _read_message(raw: object, source: Mapping[str, object], _arg: object) -> ob
         return raw
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+_TEXT: Final[Check] = text(minimum=1, maximum=MAX_TEXT)
+
+
+def _check_message(event: ContentEvent, attribute: attrs.Attribute[Any], value: object) -> None:
+    if event.content_type == PLAIN_TEXT:
+        _TEXT(event, attribute, value)
+    elif event.content_type == FILE:
+        instance(HostedFile)(event, attribute, value)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ContentEvent(Event):
     """Something said: a text, a file, or a form.
 
@@ -126,16 +135,11 @@ class ContentEvent(Event):
 
     TYPE: ClassVar[str] = "ContentEvent"
 
-    message: object = attrs.field(repr=False, hash=False, metadata={"read": _read_message, "kind": "content"})
-    content_type: str = attrs.field(default=PLAIN_TEXT, validator=text(minimum=1))
+    message: object = attrs.field(
+        repr=False, hash=False, validator=_check_message, metadata={"read": _read_message, "kind": "content"}
+    )
+    content_type: str = PLAIN_TEXT
     quick_replies: QuickReplies | None = attrs.field(default=None, repr=False)
-
-    @message.validator
-    def _check_message(self, attribute: attrs.Attribute[Any], value: object) -> None:
-        if self.content_type == PLAIN_TEXT:
-            _TEXT(self, attribute, value)
-        elif self.content_type == FILE:
-            instance(HostedFile)(self, attribute, value)
 
     @classmethod
     def text_of(cls, words: str, *, quick_replies: QuickReplies | None = None) -> ContentEvent:
@@ -169,10 +173,7 @@ class ContentEvent(Event):
         return self.message if isinstance(self.message, HostedFile) else None
 
 
-_TEXT: Final[Check] = text(minimum=1, maximum=MAX_TEXT)
-
-
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class RichContentEvent(Event):
     """Structured content: a card, carousel, list …
 
@@ -188,7 +189,15 @@ class RichContentEvent(Event):
     quick_replies: QuickReplies | None = attrs.field(default=None, repr=False, kw_only=True)
 
 
-@attrs.frozen(weakref_slot=False)
+def _check_sequences(owner: object, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
+    if not value:
+        msg = "AcceptStatusEvent.sequence_list must name at least one message"
+        raise ValueError(msg)
+    for sequence in value:
+        whole(minimum=0)(owner, attribute, sequence)
+
+
+@attrs.frozen(eq=False, repr=False)
 class AcceptStatusEvent(Event):
     """A receipt.
 
@@ -202,18 +211,10 @@ class AcceptStatusEvent(Event):
     TYPE: ClassVar[str] = "AcceptStatusEvent"
 
     status: str = attrs.field(validator=text(minimum=1))
-    sequence_list: tuple[int, ...] = attrs.field(converter=integers)
-
-    @sequence_list.validator
-    def _check_sequences(self, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
-        if not value:
-            msg = "AcceptStatusEvent.sequence_list must name at least one message"
-            raise ValueError(msg)
-        for sequence in value:
-            whole(minimum=0)(self, attribute, sequence)
+    sequence_list: tuple[int, ...] = attrs.field(converter=integers, validator=_check_sequences)
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class ChatStateEvent(Event):
     """What the sender is doing; see `ChatState`.
 
@@ -225,7 +226,7 @@ class ChatStateEvent(Event):
     chat_state: str = attrs.field(validator=text(minimum=1))
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class UnknownEvent(Event):
     """An event of a type that this version does not know; its fields are in `extra`."""
 

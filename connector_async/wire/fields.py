@@ -26,14 +26,14 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ConversationField(Family):
     """Base of all fields."""
 
     KEY: ClassVar[str] = "field"
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class ConversationStateField(ConversationField):
     """Close everything at once; no survey follows."""
 
@@ -42,7 +42,7 @@ class ConversationStateField(ConversationField):
     conversation_state: str = attrs.field(default="CLOSE", validator=text(minimum=1))
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class StageField(ConversationField):
     """Close the whole conversation with all its dialogs; a survey is skipped."""
 
@@ -51,7 +51,7 @@ class StageField(ConversationField):
     conversation_state: str = attrs.field(default="CLOSE", validator=text(minimum=1))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class DialogUpdate(Message):
     """What a `DialogChange` says about its dialog.
 
@@ -68,7 +68,7 @@ class DialogUpdate(Message):
     closed_by: str | None = attrs.field(default=None, validator=maybe(text()))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class DialogChange(ConversationField):
     """Close one dialog; closing the MAIN one starts the survey where one is configured.
 
@@ -86,7 +86,7 @@ class DialogChange(ConversationField):
         return cls(dialog=DialogUpdate(dialog_id=dialog_id, closed_cause=cause))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class CSATRate(ConversationField):
     """How satisfied the consumer was; sent after the close.
 
@@ -103,7 +103,7 @@ class CSATRate(ConversationField):
     status: str = attrs.field(default="FILLED", validator=text(minimum=1))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class TTRField(ConversationField):
     """How urgent the conversation is.
 
@@ -118,7 +118,7 @@ class TTRField(ConversationField):
     value: int | None = attrs.field(default=None, validator=maybe(whole(minimum=0)))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class SkillChange(ConversationField):
     """Transfer to another skill. For agents; passed through."""
 
@@ -128,7 +128,7 @@ class SkillChange(ConversationField):
     type: str = attrs.field(default="UPDATE", validator=text(minimum=1))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ParticipantsChange(ConversationField):
     """Join, leave or transfer. For agents; passed through.
 
@@ -145,7 +145,7 @@ class ParticipantsChange(ConversationField):
     user_id: str | None = attrs.field(default=None, validator=maybe(text(minimum=1)))
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class UnknownField(ConversationField):
     """A field that this version does not know; what else it holds is in `extra`.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 
 from connector_async.wire._base import Family, Message
 from connector_async.wire._converter import fields_of
+from connector_async.wire._reading import is_array
 from connector_async.wire.requests import RawBody
 
 __all__ = ["unknown_fields"]
@@ -34,9 +36,9 @@ def _walk(message: Message, path: str) -> Iterator[str]:
             yield from _walk_value(getattr(message, attribute.name), f"{path}{wire_names[attribute.name]}")
 
 
-def _walk_value(value: object, path: str) -> Iterator[str]:
+def _walk_value(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, Message):
         yield from _walk(value, f"{path}.")
-    elif isinstance(value, tuple):
+    elif is_array(value):
         for index, item in enumerate(value):
             yield from _walk_value(item, f"{path}[{index}]")

@@ -6,7 +6,7 @@ The list is open: an item of a new type is an `UnknownMetadata` with all its fie
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
 
@@ -31,14 +31,14 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class MetadataItem(Family):
     """Base of all items; `type` says which one it is."""
 
     KEY: ClassVar[str] = "type"
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class ExternalId(MetadataItem):
     """The id that the author of a card gave to the element that was used.
 
@@ -51,7 +51,7 @@ class ExternalId(MetadataItem):
     id: str = attrs.field(validator=text(maximum=64))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Answer(MetadataItem):
     """The answer that a consumer chose in a survey; copied from the reply's `click.metadata`."""
 
@@ -63,7 +63,7 @@ class Answer(MetadataItem):
     group_id: str | None = attrs.field(default=None, validator=maybe(text()))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Question(MetadataItem):
     """The question that a survey bot asks with a message; `replies` are the ids of the possible answers."""
 
@@ -76,7 +76,7 @@ class Question(MetadataItem):
     replies: tuple[str, ...] = attrs.field(default=(), converter=texts)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ActionReason(MetadataItem):
     """Why a bot or agent did something; both texts have at most 64 characters."""
 
@@ -86,7 +86,7 @@ class ActionReason(MetadataItem):
     reason: str | None = attrs.field(default=None, validator=maybe(text(maximum=64)))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class BotResponse(MetadataItem):
     """What a bot understood: at most 256 business cases and 16 intents (`id`, `name`, `confidence` …)."""
 
@@ -97,7 +97,7 @@ class BotResponse(MetadataItem):
     intents: tuple[Mapping[str, object], ...] = attrs.field(default=(), converter=mappings)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class EscalationSummary(MetadataItem):
     """Why a bot handed a conversation over; the duration's unit is the bot's."""
 
@@ -109,7 +109,7 @@ class EscalationSummary(MetadataItem):
     escalated_during_business_case: str | None = None
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ConnectorPaymentResponse(MetadataItem):
     """How a payment that the brand asked for ended."""
 
@@ -119,7 +119,7 @@ class ConnectorPaymentResponse(MetadataItem):
     request_identifier: str | None = attrs.field(default=None, validator=maybe(text()))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ConnectorAuthenticationResponse(MetadataItem):
     """How an authentication that the brand asked for ended."""
 
@@ -130,7 +130,7 @@ class ConnectorAuthenticationResponse(MetadataItem):
     errors: tuple[object, ...] = attrs.field(default=(), converter=things)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class SocialMessagingEventData(MetadataItem):
     """Where on a social channel a message belongs."""
 
@@ -143,7 +143,7 @@ class SocialMessagingEventData(MetadataItem):
     actions: tuple[object, ...] = attrs.field(default=(), converter=things)
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class UnknownMetadata(MetadataItem):
     """An item of a type that this version does not know; its fields are in `extra`."""
 
@@ -166,7 +166,7 @@ def as_metadata(items: Iterable[MetadataItem | Mapping[str, object]] | None) -> 
     return tuple([item if isinstance(item, MetadataItem) else _typed(item) for item in items])
 
 
-def _typed(item: object) -> MetadataItem:
+def _typed(item: Any) -> MetadataItem:
     try:
         typed: MetadataItem = read_as("metadata item", readers[MetadataItem], item)
     except RemoteProtocolError as error:

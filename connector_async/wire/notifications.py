@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Originator(Message):
     """Who caused an event, and as what; see `Role`."""
 
@@ -45,7 +45,7 @@ class Originator(Message):
     client_properties: ClientProperties | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class MessagingEvent(Message):
     """One event in a dialog.
 
@@ -118,7 +118,7 @@ def _as_events(changes: Iterable[MessagingEvent]) -> tuple[MessagingEvent, ...]:
     return tuple(changes)
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class MessagingEvents(Message):
     """The body of `ms.MessagingEventNotification`: one or more events, in the order they came.
 
@@ -137,7 +137,7 @@ class MessagingEvents(Message):
     sent_ts: int | None = attrs.field(default=None, kw_only=True)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ConversationResult(Message):
     """A conversation as it is now, with what only feeds for agents add.
 
@@ -160,7 +160,7 @@ class ConversationResult(Message):
     )
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ConversationChange(Message):
     """One conversation that was opened, changed or closed; it carries the complete state.
 
@@ -229,7 +229,7 @@ def _as_changes(changes: Iterable[ConversationChange]) -> tuple[ConversationChan
     return tuple(changes)
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class ConversationChanges(Message):
     """The body of `cqm.ExConversationChangeNotification`: none, one or more changes.
 

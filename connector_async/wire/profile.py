@@ -33,7 +33,7 @@ _TEXT = maybe(text())
 _INT = maybe(whole())
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Date(Message):
     """A day of the calendar."""
 
@@ -42,7 +42,7 @@ class Date(Message):
     year: int | None = attrs.field(default=None, repr=False, validator=_INT)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class CustomerInfo(Message):
     """What the brand knows about a customer.
 
@@ -72,7 +72,7 @@ class CustomerInfo(Message):
     registration_date: Date | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Age(Message):
     """How old somebody is, in years, or when they were born."""
 
@@ -82,7 +82,7 @@ class Age(Message):
     day: int | None = attrs.field(default=None, repr=False, validator=maybe(whole(minimum=1, maximum=31)))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Contact(Message):
     """A way to reach somebody."""
 
@@ -97,7 +97,7 @@ def _as_contacts(contacts: Iterable[Contact]) -> tuple[Contact, ...]:
     return tuple(contacts)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class PersonalInfo(Message):
     """Who somebody is.
 
@@ -116,7 +116,7 @@ class PersonalInfo(Message):
     contacts: tuple[Contact, ...] = attrs.field(default=(), repr=False, converter=_as_contacts)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class SdeAuth(Message):
     """Who vouches for an attribute, and how they know."""
 
@@ -124,7 +124,7 @@ class SdeAuth(Message):
     iss: str | None = attrs.field(default=None, validator=_TEXT)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Sde(Family):
     """Base of the engagement attributes that a profile takes: customer info and personal info.
 
@@ -137,7 +137,7 @@ class Sde(Family):
     auth: SdeAuth | None = None
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class CustomerInfoSde(Sde):
     """Customer info (`ctmrinfo`)."""
 
@@ -146,7 +146,7 @@ class CustomerInfoSde(Sde):
     info: CustomerInfo = attrs.field(repr=False, validator=instance(CustomerInfo))
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class PersonalInfoSde(Sde):
     """Personal info (`personal`)."""
 
@@ -155,7 +155,7 @@ class PersonalInfoSde(Sde):
     personal: PersonalInfo = attrs.field(repr=False, validator=instance(PersonalInfo))
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class UnknownSde(Sde):
     """An attribute of a type that this version does not know; its fields are in `extra`."""
 
@@ -177,7 +177,12 @@ def _as_sde(sde: Sde | CustomerInfo | PersonalInfo) -> Sde:
     return PersonalInfoSde(sde) if isinstance(sde, PersonalInfo) else sde
 
 
-@attrs.frozen(weakref_slot=False)
+def _check_sdes(owner: object, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
+    for sde in value:
+        instance(CustomerInfoSde, PersonalInfoSde)(owner, attribute, sde)
+
+
+@attrs.frozen(eq=False, repr=False)
 class AuthenticatedData(Message):
     """What the connector vouches for about a consumer.
 
@@ -185,15 +190,12 @@ class AuthenticatedData(Message):
         lp_sdes: `CustomerInfo` and `PersonalInfo` are taken as they are; the API accepts no other kinds here.
     """
 
-    lp_sdes: tuple[Sde, ...] = attrs.field(default=(), repr=False, converter=_as_sdes, metadata={"wire": "lp_sdes"})
-
-    @lp_sdes.validator
-    def _check_sdes(self, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
-        for sde in value:
-            instance(CustomerInfoSde, PersonalInfoSde)(self, attribute, sde)
+    lp_sdes: tuple[Sde, ...] = attrs.field(
+        default=(), repr=False, converter=_as_sdes, validator=_check_sdes, metadata={"wire": "lp_sdes"}
+    )
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class PushNotificationData(Message):
     """How to push to the consumer's device."""
 
@@ -202,7 +204,7 @@ class PushNotificationData(Message):
     token: str | None = attrs.field(default=None, repr=False, validator=_TEXT)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class PrivateData(Message):
     """What only the brand may see."""
 

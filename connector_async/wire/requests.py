@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import attrs
 
 from connector_async.wire._base import Message
 from connector_async.wire._checks import identifier, instance, maybe, text, whole
-from connector_async.wire._converter import readers
-from connector_async.wire._reading import ABSENT
+from connector_async.wire._converter import makers, readers
+from connector_async.wire._reading import ABSENT, is_array
 from connector_async.wire.context import CampaignInfo, ConversationContext
 from connector_async.wire.events import Event
 from connector_async.wire.fields import ConversationField
@@ -39,7 +39,7 @@ MAX_FILE_BYTES: Final = 3 * 1024 * 1024  # Connector API examples, "File sharing
 _ID: Final = text(minimum=1, maximum=64)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class RequestBody(Message, Generic[R_co]):
     """Base of all request bodies.
 
@@ -57,7 +57,7 @@ class RequestBody(Message, Generic[R_co]):
         return self.TYPE
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class SetUserProfile(RequestBody[Confirmation]):
     """Tell the brand who the consumer is; also the mandatory first item when a conversation is opened.
 
@@ -85,7 +85,7 @@ class SetUserProfile(RequestBody[Confirmation]):
         return cls(authenticated_data=AuthenticatedData(sdes))
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ConsumerRequestConversation(RequestBody[ConversationCreated]):
     """Open a conversation. A consumer may have one open conversation only.
 
@@ -113,7 +113,7 @@ class ConsumerRequestConversation(RequestBody[ConversationCreated]):
     )
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class PublishEvent(RequestBody[EventPublished]):
     """Publish an event to a dialog.
 
@@ -133,9 +133,9 @@ class PublishEvent(RequestBody[EventPublished]):
     conversation_id: str | None = attrs.field(default=None, validator=maybe(_ID))
 
 
-def _read_fields(raw: object, _source: Mapping[str, object], _arg: object) -> object:
+def _read_fields(raw: Any, _source: Mapping[str, Any], _arg: object) -> object:
     read = readers[ConversationField]
-    return tuple([read(item) for item in raw]) if isinstance(raw, list) else read(raw)
+    return tuple([read(item) for item in raw]) if is_array(raw) else read(raw)
 
 
 def _one_or_several(
@@ -144,7 +144,14 @@ def _one_or_several(
     return value if isinstance(value, ConversationField) else tuple(value)
 
 
-@attrs.frozen(weakref_slot=False)
+def _check_fields(
+    owner: object, attribute: attrs.Attribute[Any], value: ConversationField | tuple[ConversationField, ...]
+) -> None:
+    for field in value if isinstance(value, tuple) else (value,):
+        instance(ConversationField)(owner, attribute, field)
+
+
+@attrs.frozen(eq=False, repr=False)
 class UpdateConversationField(RequestBody[Confirmation]):
     """Change something about a conversation: close it, close a dialog, rate it, say how urgent it is.
 
@@ -160,13 +167,8 @@ class UpdateConversationField(RequestBody[Confirmation]):
 
     conversation_id: str = attrs.field(validator=_ID)
     conversation_field: ConversationField | tuple[ConversationField, ...] = attrs.field(
-        converter=_one_or_several, metadata={"read": _read_fields}
+        converter=_one_or_several, validator=_check_fields, metadata={"read": _read_fields}
     )
-
-    @conversation_field.validator
-    def _check_fields(self, attribute: attrs.Attribute[Any], value: object) -> None:
-        for field in value if isinstance(value, tuple) else (value,):
-            instance(ConversationField)(self, attribute, field)
 
     @property
     def fields(self) -> tuple[ConversationField, ...]:
@@ -195,7 +197,7 @@ def _as_digits(value: int | str) -> int | str:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class GenerateURLForUploadFile(RequestBody[TransferUrl]):
     """Ask where to put a file.
 
@@ -213,7 +215,7 @@ class GenerateURLForUploadFile(RequestBody[TransferUrl]):
     file_type: str = attrs.field(validator=_check_file_type)
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class GenerateURLForDownloadFile(RequestBody[TransferUrl]):
     """Ask where to fetch the file of a `HostedFile`.
 
@@ -226,7 +228,7 @@ class GenerateURLForDownloadFile(RequestBody[TransferUrl]):
     relative_path: str = attrs.field(repr=False, validator=text(minimum=1))
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class RawBody(RequestBody[object]):
     """The escape hatch: any type of request with any JSON value as its body, both sent as they are."""
 
@@ -254,11 +256,21 @@ BODIES: Final[Mapping[str, type[RequestBody[Any]]]] = {
 }
 
 
-def read_body(raw: object, source: Mapping[str, object], _arg: object) -> RequestBody[Any]:
-    """Read the body by the envelope's `type`; what is new to us stays raw."""
+class _BodyReaders(dict[str, Callable[[Any], RequestBody[Any]]]):
+    """The reader of the body for each type of request; a type that is new to us keeps its JSON value."""
+
+    def __missing__(self, kind: str) -> Callable[[Any], RequestBody[Any]]:
+        if kind not in BODIES:  # not kept: whoever sends us requests could fill the memory with types
+            make: Callable[[str, object], RequestBody[Any]] = makers[RawBody]
+            return lambda raw: make(kind, None if raw is ABSENT else raw)
+        self[kind] = readers[BODIES[kind]]
+        return self[kind]
+
+
+_body_readers: Final = _BodyReaders()
+
+
+def read_body(raw: Any, source: Mapping[str, Any], _arg: object) -> RequestBody[Any]:
+    """Read the body by the envelope's `type`."""
     kind = source.get("type")
-    cls = BODIES.get(kind) if isinstance(kind, str) else None
-    if cls is None:
-        return RawBody(str(kind or "?"), None if raw is ABSENT else raw)
-    body: RequestBody[Any] = readers[cls](raw if raw is not ABSENT else {})
-    return body
+    return _body_readers[kind if isinstance(kind, str) else ""](raw)

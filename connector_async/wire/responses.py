@@ -14,7 +14,7 @@ from connector_async.wire.ids import ConversationId
 __all__ = ["Confirmation", "ConversationCreated", "EventPublished", "Refusal", "TransferUrl", "normalize_code"]
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class Confirmation(Message):
     """It is done; `msg` says so in words that may change.
 
@@ -24,14 +24,14 @@ class Confirmation(Message):
     msg: str | None = None
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class ConversationCreated(Message):
     """A conversation was opened; its MAIN dialog has the same id."""
 
     conversation_id: ConversationId
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.frozen(eq=False, repr=False)
 class EventPublished(Message):
     """An event was taken.
 
@@ -46,7 +46,7 @@ class EventPublished(Message):
     sequence: int | None = None
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class TransferUrl(Message):
     """Where a file can be put or fetched for about a minute.
 
@@ -59,7 +59,7 @@ class TransferUrl(Message):
     query_params: Mapping[str, object] = attrs.field(repr=False, hash=False)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Refusal(Message):
     """Why a request was refused; texts may change, so branch on `error_code` or the answer's `code`.
 
