@@ -34,7 +34,7 @@ _GRACE: Final = 0.5  # seconds that requests in hand get when the server stops
 class Wire:
     """The connection under a request, for faults that HTTP itself has no words for."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: _JoinedWrites) -> None:
         self._transport = transport
 
     def reset(self) -> None:
@@ -49,7 +49,7 @@ class Wire:
 
     def write(self, data: bytes) -> None:
         """Put bytes on the wire as they are."""
-        self._transport.write(data)
+        self._transport.write_now(data)
 
 
 class _JoinedWrites(asyncio.Transport):
@@ -71,6 +71,11 @@ class _JoinedWrites(asyncio.Transport):
             return
         head, self._head = self._head, b""
         self._transport.write(head + data)
+
+    def write_now(self, data: bytes) -> None:
+        """Send bytes, after what is held."""
+        self.flush()
+        self._transport.write(data)
 
     def flush(self) -> None:
         """Send a head that no body followed."""

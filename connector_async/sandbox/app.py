@@ -11,10 +11,13 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote
 
+import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from connector_async.sandbox._faulty import FaultyExchange, latency, write_reply
 from connector_async.sandbox._replies import Reply, json_reply
 from connector_async.sandbox.api import Arrival, CloudApi, Endpoint
+from connector_async.sandbox.faults import FaultPlan, FaultRule
 
 __all__ = ["MAX_BODY_BYTES", "CloudApp"]
 
@@ -75,14 +78,22 @@ class CloudApp:
     Args:
         clock: Wall-clock seconds; everything that expires is judged by it.
         admin: The application for `/sandbox/` paths.
+        faults: The scripted faults; the plan may change while the application runs.
     """
 
     def __init__(
-        self, api: CloudApi, *, clock: Callable[[], float] = time.time, admin: ASGIApp | None = None
+        self,
+        api: CloudApi,
+        *,
+        clock: Callable[[], float] = time.time,
+        admin: ASGIApp | None = None,
+        faults: FaultPlan | None = None,
     ) -> None:
         self._api = api
         self._clock = clock
         self._admin = admin
+        self.faults = FaultPlan() if faults is None else faults
+        self._previous_id = ""
         self._routes: dict[tuple[str, str], _Route | Reply] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,10 +111,32 @@ class CloudApp:
             return
         body = await read_body(receive)
         arrival = self._api.arrive(self._arrival(scope, target, body))
+        if not self.faults.is_idle:
+            hit = self._hit(arrival)
+            if hit:
+                await self._misbehave(hit, arrival, scope, receive, send)
+                return
         reply = self._api.perform(arrival)
         for entry in arrival.entries:
             entry.status = reply.status
         await write_reply(send, reply)
+
+    def _hit(self, arrival: Arrival) -> list[FaultRule]:
+        consumer = arrival.entries[0].consumer if arrival.entries else None
+        hit = self.faults.decide(arrival.endpoint, arrival.types, consumer, arrival.now)
+        for entry in arrival.entries:
+            entry.fault = "+".join(rule.label for rule in hit) or None
+        return hit
+
+    async def _misbehave(
+        self, hit: list[FaultRule], arrival: Arrival, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        actions = [rule.action for rule in hit]
+        for wait in latency(actions):
+            await anyio.sleep(wait.seconds + self.faults.roll(wait.jitter))
+        arrival.now = self._clock()  # a token may have expired meanwhile
+        previous, self._previous_id = self._previous_id, arrival.entries[0].request_id if arrival.entries else ""
+        await FaultyExchange(self._api, actions, arrival, scope, receive, send, previous).run()
 
     def _remember(self, method: str, path: str) -> _Route | Reply:
         target = route(method, path)
@@ -143,14 +176,3 @@ async def read_body(receive: Receive) -> bytes:
         if size <= MAX_BODY_BYTES:
             parts.append(part)
     return b"".join(parts)
-
-
-async def write_reply(send: Send, reply: Reply) -> None:
-    """Send a reply as ASGI messages."""
-    headers = [
-        (b"content-type", reply.content_type),
-        (b"content-length", b"%d" % len(reply.body)),
-        *reply.headers,
-    ]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})

@@ -15,10 +15,12 @@ import anyio
 import anyio.abc
 import trustme
 
+from connector_async.sandbox._fault_actions import Action, Reset, Status, Unauthorized
 from connector_async.sandbox._socket_server import bind, serve_on
 from connector_async.sandbox._state import Account
 from connector_async.sandbox.api import SERVICES, CloudApi
 from connector_async.sandbox.app import CloudApp
+from connector_async.sandbox.faults import FaultPlan, FaultRule, load_faults
 from connector_async.sandbox.ledger import Ledger
 from connector_async.sandbox.model import CloudModel, SequenceMode
 
@@ -44,10 +46,12 @@ class Sandbox(anyio.AsyncContextManagerMixin):
         clock: Wall-clock seconds.
         survey: Whether closing a MAIN dialog starts a survey, for clients that announce MULTI_DIALOG.
         domain_shape: How the Domain API answers for one service: `flat`, `list`, or `both` at once.
+        faults: A plan, the name of a preset, or the path of a fault file.
 
     Attributes:
         url: The base URL of everything; `domain_api` is the same.
         ledger: What arrived, was applied and answered.
+        faults: The plan in force; it may be changed at any time.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Sandbox(anyio.AsyncContextManagerMixin):
         clock: Callable[[], float] = time.time,
         survey: bool = False,
         domain_shape: Literal["flat", "list", "both"] = "both",
+        faults: FaultPlan | str | None = None,
     ) -> None:
         self.account_id = account_id
         self.client_id = client_id
@@ -78,7 +83,9 @@ class Sandbox(anyio.AsyncContextManagerMixin):
         self._clock = clock
         self._api = CloudApi(self.model, self.ledger, domain_shape=domain_shape)
         self.add_account(account_id, client_id, client_secret, survey=survey)
-        self.app = CloudApp(self._api, clock=clock)
+        plan = load_faults(faults) if isinstance(faults, str) else faults
+        self.faults = FaultPlan() if plan is None else plan
+        self.app = CloudApp(self._api, clock=clock, faults=self.faults)
         self._tasks: anyio.abc.TaskGroup | None = None
 
     @property
@@ -112,6 +119,34 @@ class Sandbox(anyio.AsyncContextManagerMixin):
     def revoke_tokens(self, account_id: str | None = None) -> int:
         """Refuse every AppJWT given out so far; returns the generation of the newest of them."""
         return self._api.revoke_tokens(self.model.accounts[account_id or self.account_id])
+
+    def fail_next(
+        self,
+        action: Action | None = None,
+        *,
+        status: int | None = None,
+        error_code: int | None = None,
+        retry_after: str | float | None = None,
+        endpoint: str = "send",
+        type: str | None = None,  # noqa: A002 - the API's word
+        times: int = 1,
+    ) -> FaultRule:
+        """Let the next request fail, or the next few.
+
+        Args:
+            action: What happens; or say `status` or `error_code`. A connection reset when none is given.
+            endpoint: Which endpoint is hit; `*` takes any.
+            type: Only requests of this wire type.
+            times: How many requests.
+        """
+        if action is None:
+            if status is not None:
+                action = Status(status=status, retry_after=retry_after)
+            else:
+                action = Reset() if error_code is None else Unauthorized(error_code=error_code)
+        rule = FaultRule(action=action, endpoint=endpoint, type=type, count=times)
+        self.faults.add(rule)
+        return rule
 
     @contextlib.asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:

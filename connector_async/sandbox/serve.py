@@ -19,6 +19,7 @@ import anyio
 from connector_async.errors import ConfigurationError
 from connector_async.sandbox._json import dumps
 from connector_async.sandbox.cloud import Sandbox
+from connector_async.sandbox.faults import PRESETS
 
 __all__ = ["add_arguments", "main", "ready_line", "run"]
 
@@ -61,6 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="resend",
         help="what answers say as `sequence`: how often the request came, or the event's number (default: resend)",
     )
+    parser.add_argument(
+        "--faults", metavar="FILE", help=f"scripted faults: a JSON file, or a preset: {', '.join(PRESETS)}"
+    )
     parser.add_argument("--survey", action="store_true", help="closing a MAIN dialog starts a survey (MULTI_DIALOG)")
     parser.add_argument(
         "--exit-with-parent", action="store_true", help="stop when standard input, a pipe, comes to its end"
@@ -85,6 +89,7 @@ def main(arguments: argparse.Namespace) -> int:
         token_lifetime=arguments.token_lifetime,
         sequence=arguments.sequence,
         survey=arguments.survey,
+        faults=arguments.faults,
     )
     return 0
 
