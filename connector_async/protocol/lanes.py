@@ -21,6 +21,7 @@ __all__ = ["Lanes", "Priority", "Ticket", "TicketState"]
 _CUT = 0.7
 _CUT_INTERVAL = 1.0  # one bad moment answers many requests with 429: it is one reason to narrow, not many
 _TURNS_OF_THE_FIRST = 8  # of 9 grants, one goes to a lower priority, if one waits: late is fine, never is not
+_LATENESS = 0.05  # seconds of late timer that the rate makes up for: more would come out as a burst
 
 
 class Priority(IntEnum):
@@ -46,7 +47,10 @@ class TicketState(Enum):
 
 
 class Ticket:
-    """One request's place. Subclass it to hear of `granted` and `superseded`; both are called synchronously."""
+    """One request's place. Subclass it to hear of `granted` and `superseded`.
+
+    Both are called synchronously and must not raise; they may call the queue again.
+    """
 
     __slots__ = ("lane", "priority", "queued_at", "state")
 
@@ -68,7 +72,7 @@ class Lanes:
 
     Args:
         width: Most requests that run at once.
-        max_queue: Most requests that wait.
+        max_queue: Most requests that wait. As many as wait and run at most may pause between two attempts.
         rate: Most requests started per second, or None.
     """
 
@@ -78,29 +82,41 @@ class Lanes:
         "_max_queue",
         "_max_width",
         "_next_start",
+        "_paused",
+        "_pumping",
         "_queued",
         "_ready",
         "_running",
         "_spacing",
         "_turns",
+        "_typing",
         "_waiting",
         "_width",
         "wake_at",
     )
 
     def __init__(self, *, width: int, max_queue: int, rate: float | None = None) -> None:
+        if width < 1 or max_queue < 0:
+            raise ValueError(f"width is at least 1 and max_queue at least 0, got {width} and {max_queue}")
+        if rate is not None and not rate > 0:
+            raise ValueError(f"a rate is above 0, or None for no limit, got {rate}")
         self._max_width = width
         self._width = float(width)
         self._max_queue = max_queue
         self._spacing = 0.0 if rate is None else 1.0 / rate
-        self._next_start = 0.0
+        self._next_start = float("-inf")
         self._cut_at = float("-inf")
         self._running = 0
-        self._turns = 0
+        self._paused = 0
+        self._pumping = False
+        self._turns = [0] * len(Priority)
         self._active: dict[Hashable, Ticket] = {}
         self._waiting: dict[Hashable, OrderedDict[Ticket, None]] = {}
-        self._ready: tuple[OrderedDict[Ticket, None], ...] = (OrderedDict(), OrderedDict(), OrderedDict())
+        # The heads of lanes that wait for width; keyed by lane, so that a head can be replaced in its place.
+        self._ready: tuple[OrderedDict[Hashable, Ticket], ...] = tuple(OrderedDict() for _ in Priority)
         self._queued: OrderedDict[Ticket, None] = OrderedDict()
+        # Those of the queued that may be dropped: typing states that were never sent, at most one for each lane.
+        self._typing: OrderedDict[Hashable, Ticket] = OrderedDict()
         self.wake_at: float | None = None
         """When `wake` must be called, because only the rate holds a request back; None if nothing is held."""
 
@@ -133,62 +149,66 @@ class Lanes:
 
         Raises:
             QueueFull: `max_queue` requests wait already, and none of them is mere typing.
+            RuntimeError: The ticket has been here before.
         """
-        active = self._active
-        if ticket.priority is Priority.TYPING and ticket.lane in active:
-            self._supersede(ticket.lane, now)
-        if ticket.lane not in active:
-            if self._may_start(now):
-                active[ticket.lane] = ticket
-                self._start(ticket, now)
-                return True
-            self._make_room(now)
-            active[ticket.lane] = ticket
-            self._enqueue(ticket, now)
-            self._make_ready(ticket)
-            self._pump(now)
+        if ticket.state is not TicketState.NEW:
+            raise RuntimeError(f"a ticket enters once, this one is {ticket.state.value}")
+        lane = ticket.lane
+        if lane not in self._active and self._may_start(now):
+            self._check_paused(now)
+            self._active[lane] = ticket
+            self._start(ticket, now)
+            return True
+        dropped = self._room_for(ticket, now)
+        if dropped is None:
+            self._queue_up(ticket, now)
             return False
-        self._make_room(now)
-        self._enqueue(ticket, now)
-        ticket.state = TicketState.WAITING
-        self._waiting.setdefault(ticket.lane, OrderedDict())[ticket] = None
+        if dropped is self._active.get(lane) and ticket.priority is Priority.TYPING and lane not in self._waiting:
+            self._replace_head(dropped, ticket, now)
+        else:
+            self._take_out(dropped)
+            self._queue_up(ticket, now)
+        # Last, since it may call back: by now the queue is in order again.
+        dropped.superseded()
         return False
 
     def pause(self, ticket: Ticket, now: float) -> None:
-        """Give the width to others for a while, but keep the lane."""
+        """Give the width to others for a while, but keep the lane.
+
+        Raises:
+            RuntimeError: The ticket does not run.
+        """
+        if ticket.state is not TicketState.RUNNING:
+            raise RuntimeError(f"only a running ticket pauses, this one is {ticket.state.value}")
         ticket.state = TicketState.PAUSED
         self._running -= 1
+        self._paused += 1
         self._pump(now)
 
     def resume(self, ticket: Ticket, now: float) -> bool:
-        """Ask for width again after `pause`; answers like `enter`, but is never refused."""
+        """Ask for width again after `pause`; answers like `enter`, but is never refused and never superseded.
+
+        Raises:
+            RuntimeError: The ticket is not paused.
+        """
+        if ticket.state is not TicketState.PAUSED:
+            raise RuntimeError(f"only a paused ticket resumes, this one is {ticket.state.value}")
+        self._paused -= 1
         if self._may_start(now):
             self._start(ticket, now)
             return True
-        self._enqueue(ticket, now)
+        ticket.queued_at = now
+        self._queued[ticket] = None
         self._make_ready(ticket)
         self._pump(now)
         return False
 
     def leave(self, ticket: Ticket, now: float) -> None:
         """End a ticket in whatever state it is, and let others on; idempotent."""
-        state = ticket.state
-        if state is TicketState.DONE or state is TicketState.NEW:
+        if ticket.state is TicketState.DONE or ticket.state is TicketState.NEW:
             return
-        ticket.state = TicketState.DONE
-        if state is TicketState.WAITING:
-            self._unqueue_waiting(ticket)
-            return
-        if state is TicketState.RUNNING:
-            self._running -= 1
-        elif state is TicketState.READY:
-            del self._queued[ticket]
-            del self._ready[ticket.priority][ticket]
-        del self._active[ticket.lane]
-        if self._waiting:
-            self._promote(ticket.lane)
-        if self._queued:
-            self._pump(now)
+        self._take_out(ticket)
+        self._pump(now)
 
     def wake(self, now: float) -> None:
         """Let requests on that the rate held back; call it at `wake_at`."""
@@ -204,90 +224,137 @@ class Lanes:
         """The cloud accepted a request: widen by one for each full width of successes."""
         if self._width < self._max_width:
             self._width = min(float(self._max_width), self._width + 1.0 / self._width)
-            if self._queued:
-                self._pump(now)
+            self._pump(now)
 
     def _may_start(self, now: float) -> bool:
         return (
             self._running < int(self._width) and now >= self._next_start and not (self._queued and any(self._ready))
         )
 
-    def _start(self, ticket: Ticket, now: float) -> None:
+    def _start(self, ticket: Ticket, due: float) -> None:
         ticket.state = TicketState.RUNNING
         self._running += 1
         if self._spacing:
-            self._next_start = max(now, self._next_start) + self._spacing
+            self._next_start = due + self._spacing
+
+    def _queue_up(self, ticket: Ticket, now: float) -> None:
+        self._enqueue(ticket, now)
+        if ticket.lane in self._active:
+            ticket.state = TicketState.WAITING
+            self._waiting.setdefault(ticket.lane, OrderedDict())[ticket] = None
+        else:
+            self._active[ticket.lane] = ticket
+            self._make_ready(ticket)
+        self._pump(now)
+
+    def _replace_head(self, old: Ticket, new: Ticket, now: float) -> None:
+        """Put a typing state where the older one of its lane stood, so that who types much is not served last."""
+        old.state = TicketState.DONE
+        self._dequeue(old)
+        self._enqueue(new, now)
+        self._active[new.lane] = new
+        self._make_ready(new)
 
     def _enqueue(self, ticket: Ticket, now: float) -> None:
         ticket.queued_at = now
         self._queued[ticket] = None
+        if ticket.priority is Priority.TYPING:
+            self._typing[ticket.lane] = ticket
+
+    def _dequeue(self, ticket: Ticket) -> None:
+        del self._queued[ticket]
+        if self._typing.get(ticket.lane) is ticket:
+            del self._typing[ticket.lane]
 
     def _make_ready(self, ticket: Ticket) -> None:
         ticket.state = TicketState.READY
-        self._ready[ticket.priority][ticket] = None
+        self._ready[ticket.priority][ticket.lane] = ticket
 
-    def _pump(self, now: float) -> None:
-        self.wake_at = None
-        while self._running < int(self._width):
-            queue = self._next_queue()
-            if queue is None:
-                return
-            if now < self._next_start:
-                self.wake_at = self._next_start
-                return
-            ticket, _ = queue.popitem(last=False)
-            del self._queued[ticket]
-            self._start(ticket, now)
-            ticket.granted()
-
-    def _next_queue(self) -> OrderedDict[Ticket, None] | None:
-        content, *lower = self._ready
-        behind = next((queue for queue in lower if queue), None)
-        if not content or behind is None:
-            return content or behind
-        self._turns = (self._turns + 1) % (_TURNS_OF_THE_FIRST + 1)
-        return content if self._turns else behind
-
-    def _promote(self, lane: Hashable) -> None:
-        waiting = self._waiting.get(lane)
-        if waiting is None:
+    def _take_out(self, ticket: Ticket) -> None:
+        state = ticket.state
+        ticket.state = TicketState.DONE
+        if state is TicketState.WAITING:
+            self._dequeue(ticket)
+            self._unlist(ticket)
             return
-        ticket, _ = waiting.popitem(last=False)
-        if not waiting:
-            del self._waiting[lane]
-        self._active[lane] = ticket
-        self._make_ready(ticket)
+        if state is TicketState.RUNNING:
+            self._running -= 1
+        elif state is TicketState.PAUSED:
+            self._paused -= 1
+        else:
+            self._dequeue(ticket)
+            del self._ready[ticket.priority][ticket.lane]
+        del self._active[ticket.lane]
+        waiting = self._waiting.get(ticket.lane)
+        if waiting is not None:
+            following = next(iter(waiting))
+            self._unlist(following)
+            self._active[ticket.lane] = following
+            self._make_ready(following)
 
-    def _unqueue_waiting(self, ticket: Ticket) -> None:
+    def _unlist(self, ticket: Ticket) -> None:
         waiting = self._waiting[ticket.lane]
         del waiting[ticket]
         if not waiting:
             del self._waiting[ticket.lane]
-        del self._queued[ticket]
 
-    def _supersede(self, lane: Hashable, now: float) -> None:
-        """Take out the typing states of a lane that have not started: only the newest is worth sending."""
-        unsent = list(self._waiting.get(lane, ()))
-        head = self._active[lane]
-        if head.state is TicketState.READY:
-            unsent.append(head)
-        for ticket in unsent:
-            self._drop(ticket, now)
-
-    def _drop(self, ticket: Ticket, now: float) -> None:
-        self.leave(ticket, now)
-        ticket.superseded()
-
-    def _make_room(self, now: float) -> None:
-        if len(self._queued) < self._max_queue:
+    def _pump(self, now: float) -> None:
+        """Start what may start. Called again from within `granted`, it leaves the work to the loop that runs."""
+        if self._pumping:
             return
-        typing = next(iter(self._ready[Priority.TYPING]), None)
-        if typing is not None:
-            self._drop(typing, now)
+        late = self.wake_at is not None
+        self.wake_at = None
+        if not self._queued:
             return
+        self._pumping = True
+        try:
+            while self._running < int(self._width) and any(self._ready):
+                if now < self._next_start:
+                    self.wake_at = self._next_start
+                    return
+                ticket = self._next_ready()
+                self._dequeue(ticket)
+                # A timer that came late must not slow the rate down; a queue that was idle must not speed it up.
+                self._start(ticket, max(self._next_start, now - _LATENESS) if late else now)
+                ticket.granted()
+        finally:
+            self._pumping = False
+
+    def _next_ready(self) -> Ticket:
+        level = 0
+        while not self._ready[level] or (any(self._ready[level + 1 :]) and not self._has_turn(level)):
+            level += 1
+        return self._ready[level].popitem(last=False)[1]
+
+    def _has_turn(self, level: int) -> bool:
+        self._turns[level] = (self._turns[level] + 1) % (_TURNS_OF_THE_FIRST + 1)
+        return self._turns[level] != 0
+
+    def _room_for(self, ticket: Ticket, now: float) -> Ticket | None:
+        """The typing state that must go so that a ticket can wait; None if there is room without."""
+        if ticket.priority is Priority.TYPING:
+            older = self._typing.get(ticket.lane)
+            if older is not None:
+                return older
+        self._check_paused(now)
+        depth = len(self._queued)
+        if depth < self._max_queue:
+            return None
+        if self._typing:
+            return next(iter(self._typing.values()))
         raise QueueFull(
-            f"{len(self._queued)} requests are waiting, the oldest for {self.oldest(now):.1f} s",
-            depth=len(self._queued),
+            f"{depth} requests are waiting, the oldest for {self.oldest(now):.1f} s",
+            depth=depth,
             age=self.oldest(now),
-            hint="send less at once, or raise `SessionLimits(max_queue=…)`",
         )
+
+    def _check_paused(self, now: float) -> None:
+        # Pausing requests hold neither width nor a place in the queue: without a bound of their own, an outage
+        # would let them pile up without end.
+        if self._paused >= self._max_queue + self._max_width:
+            raise QueueFull(
+                f"{self._paused} requests are pausing before their next attempt",
+                depth=self._paused + len(self._queued),
+                age=self.oldest(now),
+                hint="the cloud fails or cannot be reached: send again when it recovers",
+            )
