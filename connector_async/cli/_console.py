@@ -1,0 +1,52 @@
+"""What the commands say, and where: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+from connector_async.errors import ConfigurationError
+
+__all__ = ["CommandFailed", "emit", "print_table", "require_extra", "tell"]
+
+# What each extra brings, by import name: enough to see whether it is installed without importing it.
+_EXTRAS = {"sandbox": ("starlette", "uvicorn", "cryptography", "trustme")}
+
+
+class CommandFailed(Exception):
+    """Ends a command with status 1; the message is the one sentence that a person reads."""
+
+
+def require_extra(extra: str, purpose: str) -> None:
+    """Raise ConfigurationError, naming the pip command, if an extra is not installed."""
+    missing = [module for module in _EXTRAS[extra] if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ConfigurationError(
+            f"{purpose} needs {', '.join(missing)}, which the extra {extra!r} brings: "
+            f"{sys.executable} -m pip install 'connector-async[{extra}]' (in a clone: -e '.[{extra}]')"
+        )
+
+
+def emit(result: object) -> None:
+    """Print one JSON value on standard output."""
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
+
+
+def tell(line: str) -> None:
+    """Print a line of progress, or what went wrong, on standard error."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def print_table(title: str, rows: Sequence[tuple[str, str]] | Mapping[str, str]) -> None:
+    """Print names and values in two columns on standard output, values to the right."""
+    pairs = list(rows.items()) if isinstance(rows, Mapping) else list(rows)
+    left = max(len(name) for name, _ in pairs)
+    right = max(len(value) for _, value in pairs)
+    lines = [title, "-" * max(len(title), left + right + 2)]
+    lines += [f"{name:<{left}}  {value:>{right}}" for name, value in pairs]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,108 @@
+"""The parser, the choice of the command, and how a command ends: 0 done, 1 failed and said what, 2 wrong use."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, Protocol, cast
+
+from connector_async._version import __version__
+from connector_async.cli._console import CommandFailed, emit, tell
+from connector_async.errors import ConnectorError
+
+__all__ = ["main"]
+
+_UNRECOGNIZED = re.compile(r"unrecognized arguments: (?P<first>\S+)")
+
+
+class _Command(Protocol):
+    """What a command's module has; it is imported only when the command is meant."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, arguments: argparse.Namespace) -> int: ...
+
+
+# Each command, which is also its module's name here, and what it does.
+_COMMANDS = {
+    "demo": "send messages through a sandbox of its own and show how it went",
+    "sandbox": "run the cloud in a box: a server that behaves like the API",
+}
+
+
+def _command(name: str) -> _Command:
+    return cast("_Command", importlib.import_module(f"connector_async.cli.{name}"))
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that guesses what a mistyped option was meant to be."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = _UNRECOGNIZED.match(message)
+        if unknown and unknown["first"].startswith("-"):
+            message = f"unknown option {unknown['first']}{_meant(unknown['first'], self._options())}"
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: {message}\n")
+
+    def _options(self) -> list[str]:
+        return [option for action in self._actions for option in action.option_strings]
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word.partition("=")[0], known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known)}"
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="connector-async",
+        description="A client for LivePerson's Connector API: try it, and run a sandbox to test against.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"connector-async {__version__}")
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    if chosen is not None and chosen not in _COMMANDS:
+        parser.error(f"unknown command {chosen!r}{_meant(chosen, list(_COMMANDS))}")
+    choice = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands: dict[str, _Parser] = {}
+    for name, purpose in _COMMANDS.items():
+        commands[name] = choice.add_parser(name, help=purpose, description=purpose, allow_abbrev=False)
+        if name == chosen:
+            _command(name).add_arguments(commands[name])
+    arguments, rest = parser.parse_known_args(words)
+    if rest:
+        commands[arguments.command].error(f"unrecognized arguments: {rest[0]}")
+    return arguments
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        words: The command line without the program's name; that of the process if None.
+
+    Returns:
+        The exit status: 0 done, 1 something failed and a sentence on standard error says what.
+
+    Raises:
+        SystemExit: 2, the command line is wrong; 0, help was asked for.
+    """
+    words = sys.argv[1:] if words is None else list(words)
+    try:
+        arguments = _parse(words)
+        return _command(arguments.command).run(arguments)
+    except (CommandFailed, ConnectorError) as error:
+        tell(f"connector-async: {error}")
+        if "--json" in words:
+            emit({"error": str(error)})
+    except KeyboardInterrupt:
+        tell("connector-async: interrupted")
+    except BrokenPipeError:
+        # Whoever read standard output has gone; keep the interpreter from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
