@@ -22,19 +22,21 @@ from connector_async.errors import (
     TLSError,
     TransportError,
 )
+from connector_async.transport._deadlines import TICKS
 from connector_async.transport._encoding import decoded
 from connector_async.transport.base import Answer, Headers, Target
 
 if TYPE_CHECKING:
     from connector_async.transport._pool import Host, Pool
 
-__all__ = ["MAX_INTERIM", "Connection", "Rider"]
+__all__ = ["LOOK_AFTER", "MAX_INTERIM", "Connection", "Rider"]
 
 # A server may send a few 1xx answers before the real one; a flood of them is an attack.
 MAX_INTERIM = 16
 # A connection that was idle for this long is looked at before it is used: a loop that was blocked has not yet
 # noticed that the server closed it. Below that the event loop has just looked.
-_LOOK_AFTER = 1.0
+LOOK_AFTER = 1.0
+_H = ord("H")
 
 
 class Rider(Protocol):
@@ -56,26 +58,25 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_bucket",
+        "_buckets",
         "_complete",
-        "_fields",
-        "_future",
-        "_headers",
+        "_has_head",
         "_interim",
         "_keep_alive",
-        "_last",
-        "_look_at",
         "_loop",
         "_parser",
         "_pool",
+        "_raw",
         "_received",
         "_status",
-        "_surplus",
         "_too_much",
         "_transport",
         "expires_at",
+        "future",
         "host",
         "is_discarded",
         "is_write_paused",
+        "look_at",
         "rider",
         "served",
         "target",
@@ -84,12 +85,13 @@ class Connection(asyncio.Protocol):
     def __init__(self, pool: Pool, host: Host) -> None:
         self._pool = pool
         self._loop = pool.loop
+        self._buckets = pool.deadlines.buckets
         self.host = host
         self._transport: Any = None  # asyncio.Transport; the TLS one is not a subclass of it
         self._parser = httptools.HttpResponseParser(self)
-        self._future: asyncio.Future[Answer] | None = None
+        self.future: asyncio.Future[Answer] | None = None
         self._bucket: set[Any] = set()
-        self._look_at = 0.0
+        self.look_at = 0.0
         # From here on an answer is worth a closer look at its sizes.
         self._too_much = min(pool.limits.max_head_bytes, pool.limits.max_body_bytes)
         self.expires_at = 0.0
@@ -102,20 +104,13 @@ class Connection(asyncio.Protocol):
     # -- what the pool asks ------------------------------------------------------------------------------------------
 
     def is_usable(self, now: float) -> bool:
-        """Whether a connection taken from the idle ones can carry a request."""
-        if now < self._look_at:
-            return True
+        """Whether a connection that has been idle for a while can carry a request."""
         return now < self.expires_at and not self._pool.is_readable(self._transport)
-
-    def mark_idle(self, now: float) -> None:
-        """Remember since when nobody uses it."""
-        self.target = None
-        self._look_at = min(now + _LOOK_AFTER, self.expires_at)
 
     @property
     def idle_since(self) -> float:
-        """Seconds on the loop's clock; meaningful while idle, and at least that late."""
-        return self._look_at - _LOOK_AFTER
+        """Seconds on the loop's clock; meaningful while idle."""
+        return self.look_at - LOOK_AFTER
 
     def discard(self) -> None:
         """Close the socket now, whatever is under way; idempotent. The slot is free at once."""
@@ -141,7 +136,7 @@ class Connection(asyncio.Protocol):
         """End what is under way with an error that says so, and the connection with it."""
         if self.rider is not None:
             self.rider.abort(reason)
-        if self._future is not None:
+        if self.future is not None:
             self._fail(self._error(reason))
         self.discard()
 
@@ -149,60 +144,72 @@ class Connection(asyncio.Protocol):
 
     def exchange(self, target: Target, headers: Headers, body: bytes, deadline: float) -> asyncio.Future[Answer]:
         """Write a request; the future gets its answer, or the error."""
-        future = self._future = self._loop.create_future()
+        future = self.future = self._loop.create_future()
         self.target = target
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._fields: list[tuple[bytes, bytes]] | None = None
+        self._raw = b""
         self._body: bytes | bytearray = b""
-        self._last = b""
-        self._received = self._status = self._interim = 0
-        self._complete = self._surplus = False
-        self._bucket = self._pool.deadlines.add(self, deadline)
+        self._received = self._interim = 0
+        self._has_head = self._complete = False
+        try:
+            self._bucket = bucket = self._buckets[int(deadline * TICKS)]
+        except (KeyError, OverflowError):  # the first with this deadline
+            self._bucket = bucket = self._pool.deadlines.bucket(deadline)
+        bucket.add(self)
         self._transport.write(
             b"".join((target.head, headers.block, b"Content-Length: %d\r\n\r\n" % len(body), body)),
         )
         return future
 
-    def leave(self, future: asyncio.Future[Answer]) -> None:
-        """The caller goes. If the answer is still to come the connection is closed: nobody must get it later."""
-        if self._future is future:
-            self._future = None
-            self._bucket.discard(self)
-            self.discard()
+    def leave(self) -> None:
+        """The caller goes before the answer came: the connection is closed, so that nobody gets the answer later."""
+        self.future = None
+        self._bucket.discard(self)
+        self.discard()
 
     def expire(self) -> None:
         """The deadline has come."""
         self._fail(self._error("the deadline passed", timed_out=True))
 
-    def _finish(self, data: bytes) -> None:
-        future, self._future = self._future, None
+    def _finish(self, future: asyncio.Future[Answer], data: bytes) -> None:
+        self.future = None
         self._bucket.discard(self)
         self.served += 1
-        # The connection first: whatever becomes of the answer, its slot is settled.
-        if self._keep_alive and not self._surplus and not self.is_write_paused and ends_cleanly(data, self._last):
+        raw, body = self._raw, self._body
+        # Not kept a moment longer: asyncio reads into 256 KB and shrinks, and shreds of that size tear the heap.
+        self._raw = self._body = b""
+        start = _end_of_heads(raw, self._interim) if self._interim else 0
+        end = raw.find(b"\r\n\r\n", start)
+        head = raw[start:end]
+        lowered = head.lower()
+        # The connection first: whatever becomes of the answer, its slot is settled. It is clean when the last byte of
+        # the answer is the last that came.
+        is_clean = self._received == end + 4 + len(body) or _ends_chunked(lowered, data)
+        if is_clean and self._keep_alive and not self.is_write_paused:
             self._pool.release(self)
         else:
             self.discard()
-        if future is None or future.done():  # cancelled a moment ago
+        if future.done():  # cancelled a moment ago
             return
         try:
-            future.set_result(self._answer())
+            if self._status >= 300 or self._received > self._too_much or lowered.find(b"\ncontent-encoding:") > 0:
+                body = self._checked(lowered, body)
+            if raw[start] != _H:  # the parser skips empty lines before an answer
+                raise RemoteProtocolError("the answer does not start with a status line")
+            future.set_result(Answer(self._status, head, bytes(body), self))
         except ConnectorError as error:
             _settle(future, error)
 
-    def _answer(self) -> Answer:
-        body, fields, limits = self._body, self._fields or [], self._pool.limits
+    def _checked(self, lowered: bytes, body: bytes | bytearray) -> bytes | bytearray:
+        """The body of an answer that needs a closer look."""
         if self._received > self._too_much:
-            self._check_sizes()
-        for name, value in fields:
-            if name == b"content-encoding":
-                body = decoded(bytes(body), value, limits.max_body_bytes)
-            elif name == b"location" and 300 <= self._status < 400:
-                raise RedirectRefused(f"the answer is a redirect ({self._status}), which is not followed")
-        return Answer(self._status, tuple(fields), body if type(body) is bytes else bytes(body), self)
+            self._check_sizes(len(lowered), len(body))
+        if self._status < 400 and b"\nlocation:" in lowered and self._status >= 300:
+            raise RedirectRefused(f"the answer is a redirect ({self._status}), which is not followed")
+        coding = _value(lowered, b"content-encoding")
+        return decoded(bytes(body), coding, self._pool.limits.max_body_bytes) if coding else body
 
     def _fail(self, error: ConnectorError) -> None:
-        future, self._future = self._future, None
+        future, self.future = self.future, None
         self._bucket.discard(self)
         self.discard()
         if future is not None and not future.done():
@@ -219,24 +226,15 @@ class Connection(asyncio.Protocol):
             timed_out=timed_out,
         )
 
-    def _check_sizes(self) -> None:
-        limits, size = self._pool.limits, len(self._body)
+    def _check_sizes(self, head: int, size: int) -> None:
+        limits = self._pool.limits
         if size > limits.max_body_bytes:
             raise ResponseTooLarge(f"the answer's body exceeds {limits.max_body_bytes} bytes")
-        head = sum(len(name) + len(value) + 4 for name, value in (*(self._fields or ()), *self._headers))
-        # While no body has come, everything that came is head (or interim answers, or the framing of a chunk).
-        is_all_head = not size and not self._complete
-        if head > limits.max_head_bytes or (is_all_head and self._received > limits.max_head_bytes):
+        if head > limits.max_head_bytes:
             raise ResponseTooLarge(f"the answer's head exceeds {limits.max_head_bytes} bytes")
         # Chunks of one byte cost five more each; beyond that it is padding: extensions or trailers without end.
         if self._received > 2 * limits.max_head_bytes + 8 * size:
             raise ResponseTooLarge("the answer is mostly framing")
-
-    def _check_length(self) -> None:
-        """Refuse a body that is announced as too large before it is read."""
-        for name, value in self._fields or ():
-            if name == b"content-length" and int(value) > self._pool.limits.max_body_bytes:
-                raise ResponseTooLarge(f"the answer announces {int(value)} bytes")
 
     # -- what asyncio calls ------------------------------------------------------------------------------------------
 
@@ -251,13 +249,16 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
-        if self._future is None:
+        future = self.future
+        if future is None:
             if self.rider is not None:
                 self.rider.data_received(data)
             else:  # an answer that nobody asked for
                 self.discard()
             return
         self._received += len(data)
+        if not self._has_head:
+            self._raw = self._raw + data if self._raw else data
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -265,17 +266,20 @@ class Connection(asyncio.Protocol):
             if not self._complete:
                 self._fail(malformed(error))
                 return
-            self._surplus = True
         if self._complete:
-            self._finish(data)
-        elif self._fields is not None or self._received > self._too_much:
+            self._finish(future, data)
+        else:
             self._look_at_part()
 
     def _look_at_part(self) -> None:
+        """Refuse what is, or is announced to be, too large, before more of it is read."""
         try:
             if self._received > self._too_much:
-                self._check_sizes()
-            self._check_length()
+                self._check_sizes(0 if self._has_head else self._received, len(self._body))
+            if self._has_head and not self._body:
+                announced = _value(self._raw.lower(), b"content-length")
+                if int(announced or b"0") > self._pool.limits.max_body_bytes:
+                    raise ResponseTooLarge(f"the answer announces {int(announced)} bytes")
         except RemoteProtocolError as error:
             self._fail(error)
 
@@ -283,9 +287,9 @@ class Connection(asyncio.Protocol):
         """The server will send no more. Asyncio closes the connection after this."""
         if self.rider is not None:
             self.rider.eof_received()
-        elif self._future is not None and self._fields is not None and ends_at_eof(self._status, self._fields):
+        elif self.future is not None and self._has_head and _ends_at_eof(self._raw):
             self._keep_alive = False
-            self._finish(b"")
+            self._finish(self.future, b"")
         else:
             self._fail(self._error("the server closed the connection before the answer was complete"))
 
@@ -293,7 +297,7 @@ class Connection(asyncio.Protocol):
         """The connection is gone."""
         if self.rider is not None:
             self.rider.connection_lost(exc)
-        if self._future is not None:
+        if self.future is not None:
             self._fail(self._loss(exc))
         self.discard()
         self._pool.gone(self)
@@ -319,30 +323,19 @@ class Connection(asyncio.Protocol):
 
     # -- what httptools calls ----------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        """An answer starts; after the one that was asked for there must be none."""
-        if self._complete:
-            self._surplus = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header of the answer, or of its trailer."""
-        self._headers.append((name.lower(), value))
-
     def on_headers_complete(self) -> None:
         """The head is complete, of the answer or of an interim one."""
-        if self._complete:
+        if self._complete:  # of one that nobody asked for: `_finish` sees that more came than belongs to the answer
             return
-        self._status = self._parser.get_status_code()
-        self._keep_alive = self._parser.should_keep_alive()
-        self._fields = self._headers
-        # What follows is the trailer: it must not add to the head.
-        self._headers = []
+        self._status = status = self._parser.get_status_code()
+        if status >= 200:
+            self._has_head = True
+            self._keep_alive = self._parser.should_keep_alive()
 
     def on_body(self, chunk: bytes) -> None:
         """A part of the body."""
         if self._complete:
             return
-        self._last = chunk
         if not self._body:
             self._body = chunk
         elif type(self._body) is bytearray:
@@ -352,10 +345,9 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The answer is complete, unless it was an interim one."""
-        if self._status >= 200:
+        if self._has_head:
             self._complete = True
             return
-        self._fields = None
         self._interim += 1
         if self._interim > MAX_INTERIM:
             raise RemoteProtocolError(f"more than {MAX_INTERIM} interim answers came")
@@ -368,19 +360,34 @@ class Connection(asyncio.Protocol):
         return self._transport
 
 
-def ends_at_eof(status: int, fields: list[tuple[bytes, bytes]]) -> bool:
+def _end_of_heads(raw: bytes, count: int) -> int:
+    """Where the head starts that follows so many interim ones."""
+    end = 0
+    for _ in range(count):
+        end = raw.find(b"\r\n\r\n", end) + 4
+    return end
+
+
+def _value(lowered_head: bytes, name: bytes) -> bytes:
+    """The first value of a header, as it stands in a head in lower case."""
+    _, _, rest = lowered_head.partition(b"\n" + name + b":")
+    return bytes(rest.partition(b"\r")[0]).strip(b" \t")
+
+
+def _ends_at_eof(raw: bytes) -> bool:
     """Whether the end of the connection is the regular end of the body (RFC 9112, 6.3, last rule)."""
-    return status >= 200 and not any(name in (b"content-length", b"transfer-encoding") for name, _ in fields)
+    lowered = raw.lower()
+    return b"\ncontent-length:" not in lowered and b"\ntransfer-encoding:" not in lowered
 
 
-def ends_cleanly(data: bytes, last_of_body: bytes) -> bool:
-    """Whether the last byte that came is the answer's last: an empty line after it is surplus too.
+def _ends_chunked(lowered_head: bytes, data: bytes) -> bool:
+    """Whether a chunked answer ends where the data end: with one empty line, not two."""
+    return b"\ntransfer-encoding:" in lowered_head and ends_with_one_empty_line(data)
 
-    The parser skips empty lines between answers silently; that is its only leniency here.
-    """
-    if last_of_body and data.endswith(last_of_body):
-        return True
-    return data.endswith(b"\n") and not data.endswith((b"\n\r\n\r\n", b"\n\n"))
+
+def ends_with_one_empty_line(data: bytes) -> bool:
+    """Whether these last bytes of an answer are its last; a second empty line would be surplus."""
+    return data.endswith(b"\r\n") and not data.endswith(b"\n\r\n\r\n")
 
 
 def malformed(error: Exception) -> RemoteProtocolError:

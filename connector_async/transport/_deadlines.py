@@ -10,10 +10,10 @@ import asyncio
 from heapq import heappop, heappush
 from typing import Protocol
 
-__all__ = ["Deadlines", "Expiring"]
+__all__ = ["TICKS", "Deadlines", "Expiring"]
 
 # Ticks in a second: a deadline is met at most 10 ms late, well inside the 50 ms that are promised.
-_TICKS = 100
+TICKS = 100
 # A year from now is as good as never, and keeps infinity out of the arithmetic.
 _FAR = 3.2e7
 
@@ -27,30 +27,30 @@ class Expiring(Protocol):
 
 
 class Deadlines:
-    """Sets of things by the tick at which they expire.
+    """Sets of things by the tick before which they must not expire.
 
-    `add` returns the set that the thing now is in; discarding it from there cancels the deadline.
+    Adding a thing to `bucket(deadline)` sets its deadline, discarding it from there cancels it. `buckets` has the
+    sets that exist already, by `int(deadline * TICKS)`: one look-up there is all that a message pays.
     """
 
-    __slots__ = ("_buckets", "_due", "_loop", "_timer", "_timer_tick")
+    __slots__ = ("_due", "_loop", "_timer", "_timer_tick", "buckets")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._buckets: dict[int, set[Expiring]] = {}
+        self.buckets: dict[int, set[Expiring]] = {}
         self._due: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_tick = 0
 
-    def add(self, item: Expiring, deadline: float) -> set[Expiring]:
-        """Call `item.expire()` at `deadline` (seconds on the loop's clock)."""
-        try:
-            tick = int(deadline * _TICKS) + 1
-        except OverflowError:
-            tick = int((self._loop.time() + _FAR) * _TICKS)
-        bucket = self._buckets.get(tick)
+    def bucket(self, deadline: float) -> set[Expiring]:
+        """The set of what expires at `deadline` (seconds on the loop's clock) or up to a tick later."""
+        tick = int(min(deadline, self._loop.time() + _FAR) * TICKS)
+        bucket = self.buckets.get(tick)
         if bucket is None:
-            bucket = self._new_bucket(tick)
-        bucket.add(item)
+            bucket = self.buckets[tick] = set()
+            heappush(self._due, tick)
+            if self._timer is None or tick < self._timer_tick:
+                self._arm(tick)
         return bucket
 
     def close(self) -> None:
@@ -58,28 +58,21 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._buckets.clear()
+        self.buckets.clear()
         self._due.clear()
-
-    def _new_bucket(self, tick: int) -> set[Expiring]:
-        bucket = self._buckets[tick] = set[Expiring]()
-        heappush(self._due, tick)
-        if self._timer is None or tick < self._timer_tick:
-            self._arm(tick)
-        return bucket
 
     def _arm(self, tick: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_tick = tick
-        self._timer = self._loop.call_at(tick / _TICKS, self._run)
+        self._timer = self._loop.call_at((tick + 1) / TICKS, self._run)
 
     def _run(self) -> None:
         self._timer = None
         now = self._loop.time()
-        while self._due and self._due[0] <= now * _TICKS:
+        while self._due and self._due[0] + 1 <= now * TICKS:
             # Out of the table first: what expires now may add a deadline of its own.
-            for item in tuple(self._buckets.pop(heappop(self._due))):
+            for item in tuple(self.buckets.pop(heappop(self._due))):
                 item.expire()
         if self._due:
             self._arm(self._due[0])

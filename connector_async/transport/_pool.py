@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from connector_async.errors import Phase, TLSError, TransportError
-from connector_async.transport._connection import Connection
+from connector_async.transport._connection import LOOK_AFTER, Connection
 from connector_async.transport._deadlines import Deadlines, Expiring
 from connector_async.transport._dial import Resolver, dial
 from connector_async.transport._tls import TLSSettings
@@ -151,7 +151,7 @@ class Pool:
         """The idle connection that was used last, if there is one."""
         while host.idle:
             connection = host.idle.popitem()[0]
-            if connection.is_usable(now):
+            if now < connection.look_at or connection.is_usable(now):
                 return connection
             connection.discard()
         return None
@@ -162,7 +162,8 @@ class Pool:
         if now >= connection.expires_at:
             connection.discard()
             return
-        connection.mark_idle(now)
+        connection.target = None
+        connection.look_at = now + LOOK_AFTER
         connection.host.idle[connection] = None
         if self._waiting:
             self._serve()
@@ -215,7 +216,8 @@ class Pool:
         waiter = Waiter(self, host, target, self._ticket)
         host.waiters[waiter] = None
         self._waiting += 1
-        waiter.bucket = self.deadlines.add(waiter, wait_until)
+        waiter.bucket = self.deadlines.bucket(wait_until)
+        waiter.bucket.add(waiter)
         try:
             return await waiter.future
         except BaseException:

@@ -17,7 +17,7 @@ import httptools
 import httpx
 
 from connector_async.errors import ConnectorError, Phase, RemoteProtocolError, ResponseTooLarge, TransportError
-from connector_async.transport._connection import MAX_INTERIM, Connection, ends_at_eof, ends_cleanly, malformed
+from connector_async.transport._connection import MAX_INTERIM, Connection, ends_with_one_empty_line, malformed
 from connector_async.transport._pool import Pool
 
 __all__ = ["stream"]
@@ -220,7 +220,7 @@ class _Exchange:
 
     def eof_received(self) -> None:
         """The server will send no more."""
-        if self._has_head and ends_at_eof(self._status, self._headers):
+        if self._has_head and not self._is_framed():
             self._is_complete = True
             self._finish(b"")
         else:
@@ -270,11 +270,19 @@ class _Exchange:
         connection.rider = None
         connection.served += 1
         is_clean = self._is_all_sent and not self._is_surplus and not connection.is_write_paused
-        if is_clean and self._keep_alive and ends_cleanly(data, self._last):
+        if is_clean and self._keep_alive and self._ends_with(data):
             self._resume_reading()
             self._pool.release(connection)
         else:
             connection.discard()
+
+    def _is_framed(self) -> bool:
+        """Whether the head says where the body ends; otherwise the end of the connection does (RFC 9112, 6.3)."""
+        return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in self._headers)
+
+    def _ends_with(self, data: bytes) -> bool:
+        """Whether the answer's last byte is the last that came; the parser would skip an empty line silently."""
+        return (self._last != b"" and data.endswith(self._last)) or ends_with_one_empty_line(data)
 
     def _resume_reading(self) -> None:
         if self._is_reading_paused:

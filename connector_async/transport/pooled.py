@@ -130,8 +130,10 @@ class PooledTransport(httpx.AsyncBaseTransport):
         now = loop.time()
         if now >= deadline:
             raise TransportError("the deadline passed", phase=Phase.POOL, sent=False, timed_out=True)
-        connection = pool.take(host, now)
-        if connection is None:
+        connection = host.idle.popitem()[0] if host.idle else None
+        if connection is None or now >= connection.look_at:
+            if connection is not None:
+                host.idle[connection] = None
             within = self._limits.connect_timeout
             connection = await pool.acquire(
                 host, target, wait_until=deadline, connect_within=within, deadline=deadline
@@ -140,7 +142,8 @@ class PooledTransport(httpx.AsyncBaseTransport):
         try:
             return await future
         finally:
-            connection.leave(future)
+            if connection.future is future:
+                connection.leave()
 
     def _bind(self, loop: asyncio.AbstractEventLoop) -> Pool:
         """The pool for this loop: made at the first request, and again when its loop has ended."""
