@@ -82,9 +82,11 @@ class Message:
     Attributes:
         extra: Fields that this version does not know, or could not read, by their wire name. They are written back.
         VERBATIM: The attribute that is the whole message on the wire, for classes that stand for any JSON value.
+        SNAKE: Whether the wire names are the attributes' own.
     """
 
     VERBATIM: ClassVar[str] = ""
+    SNAKE: ClassVar[bool] = False
 
     extra: Mapping[str, object] = attrs.field(default=NOTHING, repr=False, hash=False)
     _forms: Mapping[str, object] = attrs.field(default=NOTHING, init=False, repr=False, eq=False)

@@ -73,7 +73,7 @@ def _kind_of(annotation: Any) -> tuple[str, Callable[..., Any]]:
     return "message", readers[annotation]
 
 
-def _field(attribute: attrs.Attribute[Any], annotation: Any) -> Field:
+def _field(attribute: attrs.Attribute[Any], annotation: Any, *, snake: bool) -> Field:
     annotation = _strip(annotation)
     many = typing.get_origin(annotation) is tuple
     read = attribute.metadata.get("read")
@@ -84,7 +84,7 @@ def _field(attribute: attrs.Attribute[Any], annotation: Any) -> Field:
     required = attribute.default is attrs.NOTHING or bool(attribute.metadata.get("required"))
     return Field(
         name=attribute.name,
-        wire=attribute.metadata.get("wire", _camel(attribute.name)),
+        wire=attribute.metadata.get("wire", attribute.name if snake else _camel(attribute.name)),
         kind=kind,
         many=many,
         required=required,
@@ -99,7 +99,7 @@ def fields_of(cls: type[Message]) -> list[Field]:
     """The fields of a class as the wire sees them; those left out stand elsewhere or nowhere."""
     hints = typing.get_type_hints(cls)
     return [
-        _field(attribute, hints[attribute.name])
+        _field(attribute, hints[attribute.name], snake=cls.SNAKE)
         for attribute in attrs.fields(cls)
         if attribute.name not in ("extra", "_forms") and not attribute.metadata.get("elsewhere")
     ]

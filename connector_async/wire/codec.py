@@ -19,7 +19,7 @@ from connector_async.wire._converter import makers, read_as, readers, writers
 from connector_async.wire._reading import Malformed, is_array, is_mapping, is_object
 from connector_async.wire.envelope import Notification, Request, Response
 from connector_async.wire.events import ContentEvent
-from connector_async.wire.requests import PublishEvent, RequestBody
+from connector_async.wire.requests import ConsumerRequestConversation, PublishEvent, RequestBody, SetUserProfile
 from connector_async.wire.responses import EventPublished
 
 __all__ = [
@@ -155,14 +155,30 @@ def encode_request(request: Request[Any] | Sequence[Request[Any]]) -> bytes:
     """Write a request, or a batch, as the body of a POST.
 
     Raises:
-        LocalProtocolError: A value in it has no JSON form, or a request with a text is longer than the API takes.
+        LocalProtocolError: A value in it has no JSON form; a request with a text is longer than the API takes; the
+            requests of a batch share an id, or a profile does not come before the conversation.
     """
     if isinstance(request, Request):
         raw = _dump(writers[Request](request))
         if len(raw) > MAX_REQUEST_CHARACTERS and _is_limited(request):
             _check_length(raw)
         return raw
+    _check_batch(request)
     return _dump([writers[Request](item) for item in request])
+
+
+def _check_batch(batch: Sequence[Request[Any]]) -> None:
+    """Refuse what CONVERSATION would refuse, or could not answer so that the answers are told apart.
+
+    Source: Connector API, "Create conversation": the profile is mandatory and comes first.
+    """
+    if len({str(item.id) for item in batch}) != len(batch):
+        raise LocalProtocolError("each request of a batch needs an id of its own")
+    kinds = [item.type for item in batch]
+    if not kinds:
+        raise LocalProtocolError("a batch needs at least one request")
+    if ConsumerRequestConversation.TYPE in kinds and kinds[0] != SetUserProfile.TYPE:
+        raise LocalProtocolError(f"a batch that opens a conversation must begin with {SetUserProfile.TYPE}")
 
 
 def _is_limited(request: Request[Any]) -> bool:
@@ -263,17 +279,21 @@ def _read_published(obj: Any, raw: bytes) -> Response[Any] | None:
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 
 
-def _members(value: object) -> int:
+def _members(value: Any) -> int:
     """How many members all objects have together: as many as there are colons, unless a name or text holds one.
 
-    A doubled name leaves more colons than members. Depth is bounded by the reader of JSON.
+    A doubled name leaves more colons than members.
     """
-    if is_object(value):
-        return len(value) + sum([_members(item) for item in value.values() if item.__class__ in _HOLDERS])
-    return sum([_members(item) for item in value]) if is_array(value) else 0
-
-
-_HOLDERS: Final = (dict, list)
+    members = 0
+    waiting = [value]
+    while waiting:
+        holder = waiting.pop()
+        if is_object(holder):
+            members += len(holder)
+            waiting += [item for item in holder.values() if item.__class__ is dict or item.__class__ is list]
+        elif is_array(holder):
+            waiting += holder
+    return members
 
 
 def _check_exact(raw: bytes) -> None:

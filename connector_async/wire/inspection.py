@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import attrs
-
 from connector_async.wire._base import Family, Message
 from connector_async.wire._converter import fields_of
 from connector_async.wire._reading import is_array
@@ -20,25 +18,30 @@ def unknown_fields(message: Message) -> list[str]:
 
     An unknown kind is reported as the path of the field that names it, such as `body.event.type`.
     """
-    return list(_walk(message, ""))
+    found: list[str] = []
+    waiting: list[tuple[str, Message]] = [("", message)]
+    while waiting:
+        path, holder = waiting.pop()
+        found += _unknown_here(path, holder)
+        waiting += reversed(list(_parts(path, holder)))
+    return found
 
 
-def _walk(message: Message, path: str) -> Iterator[str]:
+def _unknown_here(path: str, message: Message) -> Iterator[str]:
     if isinstance(message, RawBody):
         yield "type"  # it stands on the envelope
-        return
     if isinstance(message, Family) and not message.TYPE and not message.KINDS:
         yield f"{path}{message.KEY}"
     yield from (f"{path}{name}" for name in message.extra)
-    wire_names = {field.name: field.wire for field in fields_of(type(message))}
-    for attribute in attrs.fields(type(message)):
-        if attribute.name in wire_names:
-            yield from _walk_value(getattr(message, attribute.name), f"{path}{wire_names[attribute.name]}")
 
 
-def _walk_value(value: Any, path: str) -> Iterator[str]:
-    if isinstance(value, Message):
-        yield from _walk(value, f"{path}.")
-    elif is_array(value):
-        for index, item in enumerate(value):
-            yield from _walk_value(item, f"{path}[{index}]")
+def _parts(path: str, message: Message) -> Iterator[tuple[str, Message]]:
+    """Yield the messages right within this one, each with the beginning of the paths in it."""
+    for field in fields_of(type(message)):
+        value: Any = getattr(message, field.name)
+        if isinstance(value, Message):
+            yield f"{path}{field.wire}.", value
+        elif is_array(value):
+            for index, item in enumerate(value):
+                if isinstance(item, Message):
+                    yield f"{path}{field.wire}[{index}].", item
