@@ -15,7 +15,8 @@ import sys
 import time
 import traceback
 import urllib.request
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from statistics import quantiles
 from typing import cast
 
@@ -25,6 +26,10 @@ import orjson
 from benchmarks.job import Job, Sample
 from benchmarks.machine import loop_factory, pin, rss
 from benchmarks.rivals import Send, load
+
+_LOOK = 0.02
+"""Seconds between two looks at what the server holds."""
+_PATIENCE = 60.0
 
 
 def control(url: str, **settings: object) -> dict[str, float]:
@@ -50,7 +55,9 @@ async def measure(job: Job) -> Sample:
 
 async def measure_sends(job: Job, send: Send) -> Sample:
     """Let the workers send for the job's time; the clock stops when the last answer is in."""
-    await all_workers(job.in_flight, lambda worker: _warm(send, worker, job.warm_up))
+    await all_workers(job.in_flight, lambda worker: send_once(send, worker))
+    async with all_held(job, send):
+        pass
     latencies: list[float] = []
     gc.collect()
     before = control(job.control)
@@ -83,9 +90,36 @@ async def all_workers(count: int, start: Callable[[int], Coroutine[object, objec
             group.create_task(start(worker))
 
 
-async def _warm(send: Send, worker: int, count: int) -> None:
-    for _ in range(count):
-        await send(worker)
+@asynccontextmanager
+async def all_held(job: Job, send: Send) -> AsyncIterator[None]:
+    """All messages in flight at once: the server answers none before the block ends.
+
+    Afterwards every connection that the load needs is open: connecting is not what is measured.
+
+    Raises:
+        TimeoutError: The rival does not get so many in flight.
+    """
+    control(job.control, hold=True)
+    waiting = asyncio.ensure_future(all_workers(job.in_flight, lambda worker: send_once(send, worker)))
+    try:
+        await asyncio.to_thread(_until_held, job)
+        yield
+    finally:
+        control(job.control, hold=False)
+        await waiting
+
+
+def _until_held(job: Job) -> None:
+    give_up = time.monotonic() + _PATIENCE
+    while (held := control(job.control)["held"]) < job.in_flight:
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"only {held} of {job.in_flight} messages got in flight")
+        time.sleep(_LOOK)
+
+
+async def send_once(send: Send, worker: int) -> None:
+    """What `all_workers` needs to send a single message."""
+    await send(worker)
 
 
 async def _work(send: Send, worker: int, stop: float, latencies: list[float]) -> None:

@@ -20,8 +20,6 @@ class Job:
     loop: str = "asyncio"
     seconds: float = 0.4
     """How long the workers keep starting new messages."""
-    warm_up: int = 2
-    """Messages of each worker before the clock starts: connections and caches are not what is measured."""
     profile: str = ""
     """Where to write a cProfile of the measured part, or empty."""
 

@@ -17,18 +17,16 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 import orjson
 
-from benchmarks.client import all_workers, control, failure, measure_sends
+from benchmarks.client import all_held, all_workers, control, failure, measure_sends, send_once
 from benchmarks.job import Job
 from benchmarks.machine import loop_factory, pin, rss
-from benchmarks.rivals import Send, load
+from benchmarks.rivals import load
 
 if TYPE_CHECKING:
     from connector_async.store.memory import MemoryStore
 
 Handle = TypeVar("Handle")
 Facts = dict[str, object]
-_LOOK = 0.02
-"""Seconds between two looks at what the server holds."""
 
 
 async def held(job: Job, *, traced: bool) -> Facts:
@@ -37,14 +35,12 @@ async def held(job: Job, *, traced: bool) -> Facts:
     if traced:
         tracemalloc.start()
     async with load(job.rival)(job) as send:
-        await all_workers(job.in_flight, lambda worker: _send(send, worker))
+        await all_workers(job.in_flight, lambda worker: send_once(send, worker))
+        async with all_held(job, send):
+            pass
         idle = _traced() if traced else 0
-        control(job.control, hold=True)
-        waiting = asyncio.ensure_future(all_workers(job.in_flight, lambda worker: _send(send, worker)))
-        await asyncio.to_thread(_until_held, job)
-        hanging, resident = (_traced() if traced else 0), rss()
-        control(job.control, hold=False)
-        await waiting
+        async with all_held(job, send):
+            hanging, resident = (_traced() if traced else 0), rss()
     return {
         "rss_per_request": (resident - before) / job.in_flight,
         "traced_per_request": (hanging - idle) / job.in_flight if traced else None,
@@ -153,18 +149,9 @@ async def _seed(store: MemoryStore, consumers: int) -> int:
     return total
 
 
-async def _send(send: Send, worker: int) -> None:
-    await send(worker)
-
-
 async def _drain(left: Iterator[Handle], use: Callable[[Handle], Awaitable[object]]) -> None:
     for one in left:
         await use(one)
-
-
-def _until_held(job: Job) -> None:
-    while control(job.control)["held"] < job.in_flight:
-        time.sleep(_LOOK)
 
 
 def _traced() -> int:
