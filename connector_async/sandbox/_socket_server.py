@@ -28,7 +28,7 @@ WIRE: Final = "connector_async.sandbox.wire"
 """The key in `scope["extensions"]` under which the application finds the connection itself."""
 
 _KEEP_ALIVE: Final = 75  # seconds, as the common proxies in front of real services have it
-_GRACE: Final = 0.5  # seconds that requests in hand get when the server stops
+_GRACE: Final = 0.2  # seconds that requests in hand get when the server stops
 
 
 class Wire:
@@ -162,7 +162,7 @@ async def serve_on(sock: socket.socket, app: ASGIApp, *, tls: ssl.SSLContext | N
     try:
         yield
     finally:
-        with anyio.move_on_after(2 * _GRACE, shield=True):
+        with anyio.move_on_after(5 * _GRACE, shield=True):
             server.close()
             await _stop(state)
             await server.wait_closed()
@@ -171,13 +171,14 @@ async def serve_on(sock: socket.socket, app: ASGIApp, *, tls: ssl.SSLContext | N
 async def _stop(state: ServerState) -> None:
     for connection in list(state.connections):
         connection.shutdown()
-    tasks = set(state.tasks)
-    if tasks:
-        _, late = await asyncio.wait(tasks, timeout=_GRACE)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    if state.tasks:
+        await asyncio.wait(set(state.tasks), timeout=_GRACE)
+    # Connections first: uvicorn answers 500 for a task that is cancelled while its client is there.
     for connection in list(state.connections):
         connection.transport.abort()
     while state.connections:  # noqa: ASYNC110 - uvicorn has no event for it, and an abort takes one turn of the loop
         await asyncio.sleep(0)
+    tasks = set(state.tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -79,7 +79,7 @@ class Sandbox(anyio.AsyncContextManagerMixin):
         self.ssl_context: ssl.SSLContext | None = None
         self.model = CloudModel(sequence=sequence, token_lifetime=token_lifetime)
         self.ledger = Ledger()
-        self._tls, self._in_process, self._host, self._port = tls, in_process, host, port
+        self._tls, self.in_process, self._host, self._port = tls, in_process, host, port
         self._clock = clock
         self._api = CloudApi(self.model, self.ledger, domain_shape=domain_shape)
         self.add_account(account_id, client_id, client_secret, survey=survey)
@@ -152,7 +152,7 @@ class Sandbox(anyio.AsyncContextManagerMixin):
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         failure: Exception | None = None
         async with contextlib.AsyncExitStack() as stack:
-            if not self._in_process:
+            if not self.in_process:
                 await stack.enter_async_context(self._on_socket())
             tasks = await stack.enter_async_context(anyio.create_task_group())
             self._tasks = tasks
