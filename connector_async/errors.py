@@ -55,6 +55,9 @@ __all__ = [
 ]
 
 
+_LONGEST_FACT = 80  # characters; ids have at most 64
+
+
 class Landed(Enum):
     """Whether the cloud acted on a request that did not end with its OK."""
 
@@ -72,6 +75,12 @@ class Phase(Enum):
     WRITE = "write"
     WAIT = "wait"
     READ = "read"
+
+
+def _shown(value: object) -> str:
+    """A fact as part of one line: some come from the other side, and may hold anything."""
+    text = str(value)
+    return text if text.isprintable() and len(text) <= _LONGEST_FACT else ascii(text[:_LONGEST_FACT])
 
 
 class ConnectorError(Exception):
@@ -138,9 +147,9 @@ class RequestError(ConnectorError):
             self.hint = hint
 
     def __str__(self) -> str:
-        message = super().__str__()
+        message = super().__str__() or type(self).__name__
         facts = [
-            f"{name}={value}"
+            f"{name}={_shown(value)}"
             for name, value in (
                 ("type", self.type),
                 ("request_id", self.request_id),
@@ -158,6 +167,8 @@ class RequestError(ConnectorError):
 
 class RequestRefused(RequestError):
     """The cloud answered with a code other than OK."""
+
+    hint = "the request itself has to change: `code` says what the cloud found wrong"
 
 
 class ConversationClosed(RequestRefused):
@@ -187,6 +198,8 @@ class BatchRefused(RequestRefused):
         items: One entry for each request in the order given: the response, or the error.
     """
 
+    hint = "`items` says which requests were refused and which were accepted"
+
     def __init__(self, message: str = "", *, items: Sequence[object] = (), **facts: object) -> None:
         super().__init__(message, **facts)  # type: ignore[arg-type]  # the keywords of RequestError, passed on
         self.items = tuple(items)
@@ -195,12 +208,14 @@ class BatchRefused(RequestRefused):
 class NotSent(RequestError):
     """Nothing of the request reached the cloud: it is safe to send it again."""
 
+    hint = "check that the host can be reached, then send it again"
     retryable = True
 
 
 class OutcomeUnknown(RequestError):
     """The request was sent and no usable answer came: it may have landed; sending it again may double it."""
 
+    hint = "sending it again may double it: look first whether it arrived"
     landed = Landed.UNKNOWN
 
 
@@ -211,6 +226,7 @@ class DeadlineExceeded(RequestError):
         stages: Seconds spent in each stage: `queued`, `token`, `sending`, `backing_off`.
     """
 
+    hint = "`stages` says where the time went; if it is simply too short, raise `timeout=…`"
     landed = Landed.UNKNOWN
 
     def __init__(self, message: str = "", *, stages: dict[str, float] | None = None, **facts: object) -> None:
@@ -226,6 +242,7 @@ class QueueFull(RequestError):
         age: Seconds that the oldest of them has waited.
     """
 
+    hint = "send less at once, or raise `SessionLimits(max_queue=…)`"
     retryable = True
 
     def __init__(self, message: str = "", *, depth: int = 0, age: float = 0.0, **facts: object) -> None:
@@ -241,6 +258,7 @@ class RateLimited(RequestError):
         retry_after: Seconds that the cloud asked to wait, or None when it did not say.
     """
 
+    hint = "send more slowly: `SessionLimits(rate=…)` spreads the requests"
     retryable = True
 
     def __init__(self, message: str = "", *, retry_after: float | None = None, **facts: object) -> None:
@@ -251,9 +269,13 @@ class RateLimited(RequestError):
 class SessionClosed(RequestError):
     """The session closed before the request ended; `landed` says whether it may have reached the cloud."""
 
+    hint = "send it through an open session; `drain=…` gives a closing one more time"
+
 
 class AuthError(RequestError):
     """The cloud did not accept who we are or for whom we act."""
+
+    hint = "check the credentials of the app installation and whose conversation it is"
 
 
 class AppTokenRefused(AuthError):
@@ -275,6 +297,7 @@ class TokenUnavailable(AuthError):
         retry_after: Seconds that the service asked to wait, or None when it did not say.
     """
 
+    hint = "the token service fails or cannot be reached: try again later"
     retryable = True
 
     def __init__(self, message: str = "", *, retry_after: float | None = None, **facts: object) -> None:
@@ -316,6 +339,27 @@ class TransportError(ConnectorError):
 
 class TLSError(TransportError):
     """The TLS handshake failed: untrusted, expired or for another host. Never retried."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        phase: Phase = Phase.TLS,
+        sent: bool = False,
+        reused: bool = False,
+        answered: bool = False,
+        timed_out: bool = False,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(
+            message,
+            phase=phase,
+            sent=sent,
+            reused=reused,
+            answered=answered,
+            timed_out=timed_out,
+            retryable=retryable,
+        )
 
 
 class ProtocolError(ConnectorError):
