@@ -95,13 +95,20 @@ def _field(attribute: attrs.Attribute[Any], annotation: Any, *, snake: bool) -> 
     )
 
 
+_FIELDS: Final[dict[type, list[Field]]] = {}
+
+
 def fields_of(cls: type[Message]) -> list[Field]:
-    """The fields of a class as the wire sees them; those left out stand elsewhere or nowhere."""
+    """The fields of a class as the wire sees them."""
+    return _FIELDS.get(cls) or _FIELDS.setdefault(cls, _find_fields(cls))
+
+
+def _find_fields(cls: type[Message]) -> list[Field]:
     hints = typing.get_type_hints(cls)
     return [
         _field(attribute, hints[attribute.name], snake=cls.SNAKE)
         for attribute in attrs.fields(cls)
-        if attribute.name not in ("extra", "_forms") and not attribute.metadata.get("elsewhere")
+        if attribute.name not in ("extra", "_forms")
     ]
 
 
