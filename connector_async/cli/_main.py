@@ -31,6 +31,7 @@ class _Command(Protocol):
 # Each command, which is also its module's name here, and what it does.
 _COMMANDS = {
     "demo": "send messages through a sandbox of its own and show how it went",
+    "manifest": "print the app manifest that an installation starts from, or check one",
     "sandbox": "run the cloud in a box: a server that behaves like the API",
 }
 
