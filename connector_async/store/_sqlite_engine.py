@@ -71,9 +71,12 @@ class SqliteEngine:
         with anyio.CancelScope(shield=True):
             async with self._turn:
                 self._is_closed = True
-                if self._connection is not None:
-                    await anyio.to_thread.run_sync(self._connection.close, limiter=self._limiter)
-                    self._connection = None
+                await self._close()
+
+    async def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await anyio.to_thread.run_sync(connection.close, limiter=self._limiter)
 
     async def _submit(self, operation: _Operation[_Result]) -> _Result:
         self._check_open()

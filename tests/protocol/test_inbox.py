@@ -1,0 +1,281 @@
+"""Doubles are dropped, order is restored within a window, gaps end; all with time as an argument."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connector_async.protocol.inbox import Inbox, Offer, Release, Verdict, event_digest
+
+
+def offer(
+    inbox: Inbox[int], sequence: int, now: float = 0.0, *, dialog: str = "d", is_new: bool = False
+) -> Offer[int]:
+    return inbox.offer(sequence, conversation_id="c", dialog_id=dialog, sequence=sequence, now=now, is_new=is_new)
+
+
+def items(releases: Iterable[Release[int]]) -> list[int]:
+    return [release.item for release in releases]
+
+
+def test_events_in_order_pass_at_once() -> None:
+    """Zero is the first number of a dialog, so nothing before it is waited for."""
+    inbox = Inbox[int]()
+    assert [items(offer(inbox, number).released) for number in range(4)] == [[0], [1], [2], [3]]
+    assert inbox.held == 0
+    assert inbox.next_deadline is None
+
+
+def test_an_early_event_waits_for_those_before_it() -> None:
+    """Order is by sequence within a dialog (protocol.md 9.9)."""
+    inbox = Inbox[int]()
+    offer(inbox, 0)
+    assert offer(inbox, 2) == Offer(Verdict.HELD)
+    assert offer(inbox, 3) == Offer(Verdict.HELD)
+    assert inbox.held == 2
+    assert offer(inbox, 1) == Offer(Verdict.RELEASED, (Release(1), Release(2), Release(3)))
+    assert inbox.held == 0
+
+
+def test_a_stream_met_in_the_middle_waits_for_what_may_come_before() -> None:
+    """After a restart the first event that arrives need not be the first one."""
+    inbox = Inbox[int](patience=1.0)
+    assert offer(inbox, 18, 0.0).verdict is Verdict.HELD
+    assert offer(inbox, 17, 0.5).verdict is Verdict.HELD
+    assert inbox.next_deadline == 1.0
+    assert inbox.expire(0.9) == []
+    assert inbox.expire(1.0) == [Release(17), Release(18)]
+    assert offer(inbox, 19).released == (Release(19),)
+
+
+def test_doubles_are_dropped_wherever_they_are() -> None:
+    """At-least-once: by (conversation, dialog, sequence) (protocol.md 9.9)."""
+    inbox = Inbox[int]()
+    offer(inbox, 0)
+    offer(inbox, 2)
+    assert offer(inbox, 0).verdict is Verdict.DUPLICATE
+    assert offer(inbox, 2).verdict is Verdict.DUPLICATE
+    offer(inbox, 1)
+    assert [offer(inbox, number).verdict for number in range(3)] == [Verdict.DUPLICATE] * 3
+
+
+def test_dialogs_count_on_their_own() -> None:
+    """Numbering restarts per dialog (protocol.md 7.2 f)."""
+    inbox = Inbox[int]()
+    assert offer(inbox, 0, dialog="main").released == (Release(0),)
+    assert offer(inbox, 0, dialog="survey").released == (Release(0),)
+
+
+def test_a_gap_ends_after_the_patience_and_is_marked() -> None:
+    """Deliveries can be lost; what follows must not wait for ever (fault table W5)."""
+    inbox = Inbox[int](patience=2.0)
+    offer(inbox, 0, 0.0)
+    offer(inbox, 2, 10.0)
+    offer(inbox, 3, 10.5)
+    offer(inbox, 7, 11.0)
+    assert inbox.next_deadline == 12.0
+    assert inbox.expire(12.0) == [Release(2, after_gap=True), Release(3)]
+    assert inbox.next_deadline == 13.0
+    assert inbox.expire(13.0) == [Release(7, after_gap=True)]
+
+
+def test_what_comes_after_its_gap_was_given_up_is_late_not_lost() -> None:
+    """0 lost (fault table W5)."""
+    inbox = Inbox[int]()
+    offer(inbox, 0)
+    offer(inbox, 3)
+    inbox.expire(1.0)
+    assert offer(inbox, 1).released == (Release(1, is_late=True),)
+    assert offer(inbox, 1).verdict is Verdict.DUPLICATE
+    assert offer(inbox, 2).released == (Release(2, is_late=True),)
+    assert offer(inbox, 4).released == (Release(4),)
+
+
+def test_the_window_bounds_what_waits() -> None:
+    """Bounded memory: beyond the window the first gap is given up."""
+    inbox = Inbox[int](window=3)
+    offer(inbox, 0)
+    for number in (2, 3, 5):
+        assert offer(inbox, number).verdict is Verdict.HELD
+    released = offer(inbox, 7)
+    assert released == Offer(Verdict.HELD, (Release(2, after_gap=True), Release(3)))
+    assert inbox.held == 2
+
+
+def test_a_dialog_of_holes_is_not_waited_for() -> None:
+    """An app that is not registered for receipts sees no number of a receipt, ever."""
+    inbox = Inbox[int](patience=1.0)
+    offer(inbox, 0)
+    for turn in (1, 2, 3):
+        assert offer(inbox, 2 * turn, float(turn)).verdict is Verdict.HELD
+        inbox.expire(turn + 1.0)
+    assert offer(inbox, 8) == Offer(Verdict.RELEASED, (Release(8, after_gap=True),))
+    offer(inbox, 7)  # late: somebody does fill the gaps of this dialog
+    assert offer(inbox, 10).verdict is Verdict.HELD
+
+
+def test_a_gap_that_was_filled_restores_patience() -> None:
+    """Three in a row count, not three in all."""
+    inbox = Inbox[int](patience=1.0)
+    offer(inbox, 0)
+    for number in (2, 4):
+        offer(inbox, number)
+        inbox.expire(1.0)
+    offer(inbox, 6)
+    offer(inbox, 5)
+    for number in (8, 10):
+        assert offer(inbox, number).verdict is Verdict.HELD
+        inbox.expire(1.0)
+    assert offer(inbox, 12).verdict is Verdict.HELD
+
+
+def test_several_gaps_of_a_hopeless_dialog_end_together() -> None:
+    """Once it is clear that nobody fills them, those that wait behind further gaps go as well."""
+    inbox = Inbox[int](patience=1.0)
+    offer(inbox, 0)
+    for at, number in ((0.0, 2), (0.0, 4), (0.0, 6), (0.9, 8)):
+        offer(inbox, number, at)
+    assert items(inbox.expire(1.0)) == [2, 4, 6, 8]
+    assert inbox.held == 0
+
+
+def test_without_patience_nothing_waits() -> None:
+    """`gap_timeout=0`: order of arrival, with marks."""
+    inbox = Inbox[int](patience=0.0)
+    assert offer(inbox, 5).released == (Release(5),)
+    assert offer(inbox, 7).released == (Release(7, after_gap=True),)
+    assert offer(inbox, 6).released == (Release(6, is_late=True),)
+
+
+def test_a_second_try_is_no_double() -> None:
+    """The durable store knows better: an event whose handler failed comes again."""
+    inbox = Inbox[int]()
+    offer(inbox, 0)
+    assert offer(inbox, 0, is_new=True).released == (Release(0, is_late=True),)
+    assert offer(inbox, 0).verdict is Verdict.DUPLICATE
+
+
+def test_a_retracted_event_counts_again() -> None:
+    """Its handler failed and the vendor was told so: the next delivery is the one that counts."""
+    inbox = Inbox[int]()
+    for number in range(4):
+        offer(inbox, number)
+    for number in (1, 0, 3):
+        inbox.retract(conversation_id="c", dialog_id="d", sequence=number)
+        inbox.retract(conversation_id="c", dialog_id="d", sequence=number)
+    assert [offer(inbox, number).verdict for number in (1, 0, 3, 2)] == [Verdict.RELEASED] * 3 + [Verdict.DUPLICATE]
+    inbox.retract(conversation_id="unknown", dialog_id="d", sequence=0)
+
+
+def test_only_newer_conversation_changes_count() -> None:
+    """By `metaDataLastUpdateTs`; older ones are ignored (protocol.md 9.9)."""
+    inbox = Inbox[int]()
+    verdicts = [inbox.offer_change(conversation_id="c", stamp=stamp) for stamp in (10, 10, 9, 11)]
+    assert verdicts == [Verdict.RELEASED, Verdict.DUPLICATE, Verdict.OUTDATED, Verdict.RELEASED]
+    assert inbox.offer_change(conversation_id="other", stamp=1) is Verdict.RELEASED
+
+
+def test_a_retracted_change_counts_again_unless_a_newer_one_came() -> None:
+    """What failed may be delivered again, but never over what is newer."""
+    inbox = Inbox[int]()
+    inbox.offer_change(conversation_id="c", stamp=10)
+    inbox.retract_change(conversation_id="c", stamp=10)
+    assert inbox.offer_change(conversation_id="c", stamp=10) is Verdict.RELEASED
+    inbox.offer_change(conversation_id="c", stamp=11)
+    inbox.retract_change(conversation_id="c", stamp=10)
+    assert inbox.offer_change(conversation_id="c", stamp=10) is Verdict.OUTDATED
+
+
+def test_streams_and_conversations_are_bounded() -> None:
+    """The least recently used go; what waited in them is handed out, not lost."""
+    inbox = Inbox[int](max_streams=2)
+    offer(inbox, 5, dialog="a")
+    offer(inbox, 0, dialog="b")
+    offer(inbox, 0, dialog="c")
+    assert inbox.held == 0
+    assert offer(inbox, 1, dialog="b").released == (Release(1),)
+    inbox = Inbox[int](max_streams=1)
+    offer(inbox, 5, dialog="a")
+    assert offer(inbox, 0, dialog="b") == Offer(Verdict.RELEASED, (Release(5), Release(0)))
+    for conversation in ("x", "y"):
+        inbox.offer_change(conversation_id=conversation, stamp=5)
+    assert inbox.offer_change(conversation_id="x", stamp=5) is Verdict.RELEASED
+
+
+def test_ranges_of_seen_numbers_are_bounded() -> None:
+    """Beyond what is remembered an event is reported as outdated instead of being handled twice."""
+    inbox = Inbox[int](patience=0.0)
+    for number in range(0, 400, 2):
+        offer(inbox, number)
+    assert offer(inbox, 1).verdict is Verdict.OUTDATED
+    assert offer(inbox, 397).verdict is Verdict.RELEASED
+    assert offer(inbox, 1, is_new=True).verdict is Verdict.RELEASED
+    assert offer(inbox, 3).verdict is Verdict.OUTDATED
+
+
+def test_all_that_waits_can_be_flushed() -> None:
+    """A session that ends hands out what it holds."""
+    inbox = Inbox[int]()
+    offer(inbox, 2)
+    offer(inbox, 4)
+    offer(inbox, 9, dialog="e")
+    assert sorted(items(inbox.flush())) == [2, 4, 9]
+    assert inbox.held == 0
+    assert inbox.flush() == []
+
+
+@given(
+    order=st.permutations(range(25)),
+    doubles=st.lists(st.integers(0, 24), max_size=25),
+    start=st.sampled_from([0, 1, 7]),
+)
+@settings(max_examples=200)
+def test_any_order_and_any_doubles_come_out_once_and_in_order(
+    order: list[int], doubles: list[int], start: int
+) -> None:
+    """Within the window nothing is lost, doubled or out of order, whatever arrives when."""
+    inbox = Inbox[int](window=32)
+    arriving = [*order, *doubles]
+    random.Random(len(doubles)).shuffle(arriving)
+    released: list[int] = []
+    for number in arriving:
+        released += items(offer(inbox, number + start).released)
+    released += items(inbox.expire(1.0))
+    assert released == [number + start for number in range(25)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=120), st.integers(1, 8))
+@settings(max_examples=300)
+def test_whatever_happens_each_number_comes_out_once(steps: list[tuple[int, bool]], window: int) -> None:
+    """Gaps, lates, overflow, expiry in any order: exactly once each, held within bounds."""
+    inbox = Inbox[int](window=window)
+    released: list[int] = []
+    for now, (number, is_expiring) in enumerate(steps):
+        offered = offer(inbox, number, float(now))
+        released += items(offered.released)
+        assert inbox.held <= window
+        if is_expiring:
+            released += items(inbox.expire(now + 1.0))
+    released += items(inbox.flush())
+    assert sorted(released) == sorted({number for number, _ in steps})
+
+
+@pytest.mark.parametrize("sequence", [10**30, 2**63])
+def test_huge_numbers_cost_no_memory(sequence: int) -> None:
+    """The other side chooses the numbers."""
+    inbox = Inbox[int]()
+    offer(inbox, 0)
+    offer(inbox, sequence)
+    assert inbox.expire(1.0) == [Release(sequence, after_gap=True)]
+
+
+def test_an_echo_is_known_by_its_content() -> None:
+    """It carries no request id, and the order of names means nothing."""
+    assert event_digest({"type": "ContentEvent", "message": "a"}) == event_digest(
+        {"message": "a", "type": "ContentEvent"}
+    )
+    assert event_digest({"message": "a"}) != event_digest({"message": "b"})
