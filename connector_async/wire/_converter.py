@@ -88,6 +88,7 @@ def _field(attribute: attrs.Attribute[Any], annotation: Any, *, snake: bool) -> 
         kind=kind,
         many=many,
         required=required,
+        strict=bool(attribute.metadata.get("strict")),
         default=None if required else attribute.default,
         read=read,
         other=attribute.metadata.get("other"),

@@ -156,6 +156,7 @@ class Field:
             which text stands for itself.
         many: A tuple of such values.
         required: The class gives no default.
+        strict: A value that cannot be read is an error although the field may be absent.
         default: What an absent field means.
         read: From one JSON value to the typed one; raises one of `unreadable`. The reader of a `context` field is
             also given the whole object and the caller's argument, because they decide what the value is.
@@ -168,6 +169,7 @@ class Field:
     kind: str
     many: bool
     required: bool
+    strict: bool
     default: object
     read: Callable[..., Any]
     other: Callable[[Any], Any] | None
@@ -212,7 +214,7 @@ class Notes:
             return self.failed(field, raw, error)
 
     def _absent(self, field: Field) -> object:
-        if field.required:
+        if field.required or field.strict:
             self.errors.append(Failure(field, raw=None, error=KeyError(field.wire)))
         elif not field.is_omitted:
             self.forms[field.wire] = Form.ABSENT
@@ -259,7 +261,7 @@ class Notes:
         An optional field is kept as it came, among the unknown ones: one strange detail must not cost a whole
         notification. Without a required one the message means nothing.
         """
-        if field.required:
+        if field.required or field.strict:
             self.errors.append(Failure(field, raw, KeyError(field.wire) if raw is ABSENT else error))
         else:
             self.extra[field.wire] = raw

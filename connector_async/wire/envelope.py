@@ -68,8 +68,9 @@ class Request(Message, Generic[B_co]):
 def _read_answer(raw: Any, source: Mapping[str, Any], answer: object) -> object:
     """Read the body of an answer.
 
-    A good answer to a known request has the class that this request promises; its absence, or a bare text, becomes
-    that class with nothing, or the text, in it. A refusal is a `Refusal`. Without a request the shape decides.
+    A good answer to a known request has the class that this request promises. Where that class needs nothing, a body
+    that is absent, a bare text or something else still says that the request was done: it becomes the class with
+    nothing, or the text, in it. A refusal is a `Refusal`. Without a request the shape decides.
     """
     code = normalize_code(source.get("code"))
     refused = source.get("type") == ".ReqBody$ErrorResp" or (code is not None and not _is_good(code))
@@ -77,10 +78,12 @@ def _read_answer(raw: Any, source: Mapping[str, Any], answer: object) -> object:
         return readers[Refusal](raw) if is_object(raw) else _as_it_is(raw)
     if answer is None:
         return _by_shape(raw)
-    if raw is ABSENT or raw is None or (isinstance(raw, str) and answer is Confirmation):
-        promised = {"msg": raw} if isinstance(raw, str) else {}
-        return readers[answer](promised)
+    if answer in _NEED_NOTHING and not is_object(raw):
+        return readers[answer]({"msg": raw} if isinstance(raw, str) and answer is Confirmation else {})
     return readers[answer](raw)
+
+
+_NEED_NOTHING: Final = (Confirmation, EventPublished)
 
 
 def _is_good(code: int | str | None) -> bool:
@@ -125,7 +128,7 @@ class Response(Message, Generic[R_co]):
     """
 
     code: int | str | None = attrs.field(default=None, validator=maybe(request_id))
-    body: R_co = attrs.field(default=None, metadata={"read": _read_answer})
+    body: R_co = attrs.field(default=None, metadata={"read": _read_answer, "strict": True})
     req_id: int | str | None = attrs.field(default=None, validator=maybe(request_id))
     kind: str | None = attrs.field(default=None, validator=maybe(text(minimum=1)))
     type: str | None = attrs.field(default=None, validator=maybe(text(minimum=1)))
