@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Generator, Hashable
 from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
-import sniffio
 from anyio.abc import TaskGroup
 
 __all__ = ["Clock", "SingleFlight", "Slot", "TimerHandle", "current_clock", "twin"]
@@ -61,9 +60,12 @@ class Clock(Protocol):
 
 def current_clock(task_group: TaskGroup) -> Clock:
     """The clock of the running loop. `task_group` carries the timers where the loop has none of its own."""
-    if sniffio.current_async_library() == "asyncio":
-        return _AsyncioClock(asyncio.get_running_loop())
-    return _PortableClock(task_group)
+    try:
+        # Asked for the task, not for the loop: trio in guest mode runs inside an asyncio loop, in no task of it.
+        on_asyncio = asyncio.current_task() is not None
+    except RuntimeError:
+        on_asyncio = False
+    return _AsyncioClock(asyncio.get_running_loop()) if on_asyncio else _PortableClock(task_group)
 
 
 class _AsyncioSlot:
@@ -178,18 +180,36 @@ class SingleFlight:
 
         Raises:
             Exception: What `work` raised; each waiter gets a copy of its own.
+            Exception: `closed()`, where the task group carries no more tasks.
         """
         flight: _Flight[T] | None = self._flights.get(key)
-        if flight is None:
-            flight = self._flights[key] = _Flight()
-            self._task_group.start_soon(self._fly, key, flight, work)
         slot = self._clock.slot()
-        flight.waiters.add(slot)
+        if flight is None:
+            flight = _Flight()
+            flight.waiters.add(slot)
+            self._take_off(key, flight, work)
+        else:
+            flight.waiters.add(slot)
         try:
             await slot
         finally:
             flight.waiters.discard(slot)
         return flight.result  # type: ignore[return-value]  # set before the slot is settled
+
+    def start(self, key: Hashable, work: Callable[[], Awaitable[object]]) -> None:
+        """Have `work` done for nobody in particular, unless it is under way; its failure is told to nobody either."""
+        if key not in self._flights:
+            self._take_off(key, _Flight(), work)
+
+    def _take_off(self, key: Hashable, flight: _Flight[T], work: Callable[[], Awaitable[T]]) -> None:
+        # Entered first: an eager task may be through before `start_soon` returns.
+        self._flights[key] = flight
+        try:
+            self._task_group.start_soon(self._fly, key, flight, work)
+        except RuntimeError:
+            # The task group is closed: a flight that never starts must not be waited for.
+            del self._flights[key]
+            raise self._closed() from None
 
     async def _fly(self, key: Hashable, flight: _Flight[T], work: Callable[[], Awaitable[T]]) -> None:
         failure: Exception | None = self._closed()
@@ -209,7 +229,10 @@ class SingleFlight:
 
 def twin(error: Exception) -> Exception:
     """A copy to raise to one more waiter, so that tracebacks do not pile up on one object."""
-    other = copy.copy(error)
+    try:
+        other = copy.copy(error)
+    except Exception:  # noqa: BLE001 - a foreign class that cannot be copied is still better than no error at all
+        return error
     other.__cause__ = error.__cause__
     other.__suppress_context__ = True
     return other

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 import attrs
 
+from connector_async._receipts import ReceiptBook, SentMessage
 from connector_async.exchange import Response
 from connector_async.protocol.retry import Attempt
+from connector_async.wire import EventPublished
 
-if TYPE_CHECKING:
-    from connector_async.wire import EventPublished
-
-__all__ = ["ReceiptBook", "SendResult"]
-
-
-class ReceiptBook(Protocol):
-    """Where the agent's receipts are noted, once webhooks are connected."""
-
-    async def wait(self, dialog_id: str, sequence: int | None, request_id: str, status: str, timeout: float) -> None:
-        """Return when a receipt of this kind has come for this message.
-
-        Raises:
-            TimeoutError: None came in time.
-            RuntimeError: No webhooks are connected, so that none can come.
-        """
-        ...
+__all__ = ["SendResult"]
 
 
 @attrs.frozen(eq=False)
 class SendResult:
-    """The cloud's OK to a message.
+    """A message has landed.
 
     Attributes:
         request_id: The id it went by.
         dialog_id: The dialog it went to.
-        response: Body, status, headers and raw bytes of the answer.
+        attempts: One entry for each time it was sent, oldest first; each carries our own counter (0, 2, 4, 8 …).
+        response: The cloud's OK: body, status, headers and raw bytes. None if no answer came, and the message's own
+            echo proved that it landed.
+        maybe_duplicate: Whether an earlier attempt may have landed as well.
     """
 
     request_id: str
     dialog_id: str
-    response: Response[EventPublished] = attrs.field(repr=False)
-    _receipts: ReceiptBook | None = attrs.field(repr=False)
+    attempts: tuple[Attempt, ...]
+    response: Response[EventPublished] | None = attrs.field(repr=False)
+    maybe_duplicate: bool
+    _book: ReceiptBook | None = attrs.field(default=None, repr=False)
+    _message: SentMessage | None = attrs.field(default=None, repr=False)
 
     @property
     def sequence(self) -> int | None:
@@ -53,17 +43,7 @@ class SendResult:
 
         Source: Connector API overview, "Responses"; protocol notes on `sequence`.
         """
-        return self.response.body.sequence
-
-    @property
-    def attempts(self) -> tuple[Attempt, ...]:
-        """One entry for each time it was sent, oldest first; each carries our own counter (0, 2, 4, 8 …)."""
-        return self.response.attempts
-
-    @property
-    def maybe_duplicate(self) -> bool:
-        """Whether an earlier attempt may have landed as well."""
-        return self.response.maybe_duplicate
+        return None if self.response is None else self.response.body.sequence
 
     async def delivered(self, *, timeout: float = 60.0) -> None:
         """Wait until the brand's side has received it (receipt ACCEPT, or READ, which implies it).
@@ -84,9 +64,9 @@ class SendResult:
         await self._wait("READ", timeout)
 
     async def _wait(self, status: str, timeout: float) -> None:
-        if self._receipts is None:
+        if self._book is None or self._message is None:
             raise RuntimeError(
-                "receipts come by webhook, and this session has none connected: "
+                "receipts come by webhook, and this session had none connected when the message was sent: "
                 "use `session.webhook_app()` or `session.serve()`"
             )
-        await self._receipts.wait(self.dialog_id, self.sequence, self.request_id, status, timeout)
+        await self._book.wait(self._message, status, timeout)

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import anyio
 
-from connector_async._send_result import ReceiptBook, SendResult
+from connector_async._feed import Feed, Listener
+from connector_async._voice import Offer, Voice
 from connector_async.errors import ConversationClosed, RequestError
-from connector_async.exchange import Response, Superseded
+from connector_async.exchange import Response
 from connector_async.exchange.desk import ClientPropertiesHeader, Desk
-from connector_async.protocol.retry import RetryPolicy
 from connector_async.wire import (
-    AcceptStatus,
-    AcceptStatusEvent,
-    ChatState,
-    ChatStateEvent,
     Confirmation,
-    ContentEvent,
     ConversationField,
     ConversationStateField,
     CSATRate,
     CsatStatus,
     DialogChange,
-    Event,
-    EventPublished,
-    Feature,
-    MetadataItem,
-    PublishEvent,
+    MessageAudience,
     SetUserProfile,
     StageField,
     TTRField,
@@ -39,20 +28,14 @@ from connector_async.wire import (
 
 if TYPE_CHECKING:
     from connector_async.consumer import Consumer
+    from connector_async.webhooks import Incoming
 
-__all__ = ["Conversation"]
+__all__ = ["Conversation", "Offer"]
 
-logger = logging.getLogger("connector_async.conversation")
-
-Metadata = Iterable[MetadataItem | Mapping[str, object]]
-
-AUTO_MESSAGES_WITHIN = 10.0
-"""Seconds after opening within which the first message must come under AUTO_MESSAGES (Connector API examples)."""
-
-_STOP_TYPING_WITHIN = 5.0  # the stop is sent even while the caller is being cancelled, but not for ever
+E = TypeVar("E")
 
 
-class Conversation:
+class Conversation(Voice):
     """A handle to one conversation. Handed out by `Consumer.open_conversation` and `ConnectorSession.conversation`.
 
     Every method that sends raises `RequestError` when the request fails (see `errors` for the kinds),
@@ -66,18 +49,7 @@ class Conversation:
         profile_error: Set if the conversation was opened but the profile that came with it was refused.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_closed",
-        "_desk",
-        "_opened_at",
-        "_properties",
-        "_receipts",
-        "_spoken",
-        "consumer",
-        "conversation_id",
-        "profile_error",
-    )
+    __slots__ = ("__weakref__", "_feed", "_shut", "profile_error")
 
     def __init__(
         self,
@@ -86,18 +58,12 @@ class Conversation:
         desk: Desk,
         *,
         properties: ClientPropertiesHeader | None,
-        receipts: ReceiptBook | None = None,
         opened_at: float | None = None,
     ) -> None:
-        self.conversation_id = conversation_id
-        self.consumer = consumer
+        super().__init__(conversation_id, consumer, desk, properties=properties, opened_at=opened_at)
         self.profile_error: RequestError | None = None
-        self._desk = desk
-        self._properties = properties
-        self._receipts = receipts
-        self._opened_at = opened_at
-        self._spoken = False
-        self._closed = False
+        self._feed: Feed | None = None
+        self._shut: anyio.Event | None = None
 
     @property
     def dialog_id(self) -> str:
@@ -112,143 +78,74 @@ class Conversation:
     def mark_closed(self) -> None:
         """Note that it is closed: sending content fails from now on, without asking the cloud."""
         self._closed = True
+        if self._shut is not None:
+            self._shut.set()
 
-    async def send_text(
-        self,
-        text: str,
-        *,
-        metadata: Metadata | None = None,
-        request_id: str | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: float | None = None,
-        dialog_id: str | None = None,
-    ) -> SendResult:
-        """Send a text of 1 to 5,000 characters and wait for the cloud's OK.
+    # Listening
 
-        Texts of one dialog arrive in the order of the calls, retries included.
+    async def wait_for(
+        self, *event_types: type[E], role: str | None = None, timeout: float | None = None
+    ) -> Incoming[E]:
+        """Wait for the next event of these types in this conversation, and return it.
+
+        Events that came before the call do not count. Without `role` our own echoes do not count either, and nothing
+        counts that is not meant for the consumer.
 
         Args:
-            metadata: Items beside the event, such as the answer's `ExternalId`.
-            request_id: The id to send it under, at most 64 characters; made if None.
-            retry: Another policy for this message.
-            dialog_id: Another dialog, such as a survey's; the MAIN one if None.
+            event_types: Classes of `connector_async.wire`; any event if there are none.
+            role: Of the originator; see `Role`.
+            timeout: Seconds; None waits for ever.
 
         Raises:
-            ValueError: The text is empty or too long.
-            ConversationClosed: It is closed; open another.
-            OutcomeUnknown: It was sent, no answer came, and the policy does not resend.
-
-        Source: Connector API, "Send" (ms.PublishEvent, ContentEvent).
+            TimeoutError: None came in time.
+            RuntimeError: No webhooks are connected: nothing can be heard.
         """
-        self._check_open()
-        if self._opened_at is not None and not self._spoken:
-            self._check_auto_messages()
-        return await self.publish(
-            ContentEvent.text_of(text),
-            metadata=metadata,
-            request_id=request_id,
-            retry=retry,
-            timeout=timeout,
-            dialog_id=dialog_id,
-        )
+        self._check_hearing()
+        with anyio.fail_after(timeout):
+            return cast("Incoming[E]", await anext(self._listen(event_types, role)))
 
-    async def publish(
-        self,
-        event: Event,
-        *,
-        metadata: Metadata | None = None,
-        encoded_metadata: str | None = None,
-        request_id: str | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: float | None = None,
-        dialog_id: str | None = None,
-        prior_attempts: int = 0,
-    ) -> SendResult:
-        """Publish any event; the other methods are made of this.
+    def events(self, *event_types: type[E], role: str | None = None) -> AsyncIterator[Incoming[E]]:
+        """Iterate over the conversation's events from now on; arguments and errors as `wait_for`."""
+        self._check_hearing()
+        return cast("AsyncIterator[Incoming[E]]", self._listen(event_types, role))
 
-        Args:
-            prior_attempts: How often an earlier process has sent this `request_id`: the counter goes on from there.
+    async def until_closed(self, *, timeout: float | None = None) -> None:
+        """Return when the conversation is closed, by whomever.
+
+        Raises:
+            TimeoutError: It is still open after `timeout` seconds.
+            RuntimeError: No webhooks are connected: nothing can be heard.
         """
-        dialog = dialog_id or self.conversation_id
-        body = PublishEvent(dialog_id=dialog, event=event, conversation_id=self.conversation_id)
-        try:
-            response: Response[EventPublished] = await self._desk.request(
-                body,
-                consumer_id=self.consumer.ext_consumer_id,
-                properties=self._properties,
-                metadata=metadata,
-                encoded_metadata=encoded_metadata,
-                request_id=request_id,
-                retry=retry,
-                timeout=timeout,
-                prior_attempts=prior_attempts,
+        if self._closed:
+            return
+        self._check_hearing()
+        if self._shut is None:
+            self._shut = anyio.Event()
+        with anyio.fail_after(timeout):
+            await self._shut.wait()
+
+    def tell(self, incoming: Incoming[Any]) -> bool:
+        """A webhook brought an event of this conversation; whether anybody was waiting for it here."""
+        return self._feed is not None and self._feed.tell(incoming)
+
+    def _listen(self, event_types: tuple[type, ...], role: str | None) -> Listener:
+        def wanted(incoming: Incoming[Any]) -> bool:
+            if event_types and not isinstance(incoming.event, event_types):
+                return False
+            if role is None:
+                return not incoming.is_echo and incoming.audience == MessageAudience.ALL
+            return incoming.role == role
+
+        if self._feed is None:
+            self._feed = Feed()
+        return self._feed.listen(wanted)
+
+    def _check_hearing(self) -> None:
+        if not self._desk.hears:
+            raise RuntimeError(
+                "events come by webhook, and this session has none connected: "
+                "use `session.webhook_app()` or `session.serve()`"
             )
-        except ConversationClosed:
-            if dialog == self.conversation_id:
-                await self._note_closed()
-            raise
-        self._spoken = True
-        return SendResult(response.request_id, dialog, response, self._receipts)
-
-    # Receipts and typing
-
-    async def mark_accepted(
-        self, *sequences: int, dialog_id: str | None = None, timeout: float | None = None
-    ) -> SendResult:
-        """Tell the agent that messages were delivered to the consumer (receipt ACCEPT).
-
-        Args:
-            sequences: The numbers of the notifications that brought them.
-        """
-        return await self._receipt(AcceptStatus.ACCEPT, sequences, dialog_id, timeout)
-
-    async def mark_read(
-        self, *sequences: int, dialog_id: str | None = None, timeout: float | None = None
-    ) -> SendResult:
-        """Tell the agent that the consumer has read messages (receipt READ); arguments as `mark_accepted`."""
-        return await self._receipt(AcceptStatus.READ, sequences, dialog_id, timeout)
-
-    async def _receipt(
-        self, status: AcceptStatus, sequences: tuple[int, ...], dialog_id: str | None, timeout: float | None
-    ) -> SendResult:
-        if not sequences:
-            raise ValueError("a receipt names at least one sequence")
-        event = AcceptStatusEvent(status=status, sequence_list=tuple(sorted(set(sequences))))
-        return await self.publish(event, dialog_id=dialog_id, timeout=timeout)
-
-    async def set_chat_state(
-        self, state: ChatState | str, *, dialog_id: str | None = None, timeout: float | None = None
-    ) -> SendResult | None:
-        """Show what the consumer is doing: `COMPOSING`, `PAUSE`, `ACTIVE`, `INACTIVE`, `GONE`.
-
-        `COMPOSING` sticks until another state is sent; `typing()` takes care of that.
-
-        Returns:
-            None if a newer state of the dialog replaced this one before it was sent.
-        """
-        try:
-            return await self.publish(ChatStateEvent(chat_state=state), dialog_id=dialog_id, timeout=timeout)
-        except Superseded:
-            return None
-
-    @asynccontextmanager
-    async def typing(self, *, dialog_id: str | None = None) -> AsyncIterator[None]:
-        """Show the consumer as typing while the block runs; the stop is always sent, also on error and cancellation.
-
-        A state that cannot be shown is logged, and costs the block nothing.
-        """
-        await self._show(ChatState.COMPOSING, dialog_id)
-        try:
-            yield
-        finally:
-            with anyio.move_on_after(_STOP_TYPING_WITHIN, shield=True):
-                await self._show(ChatState.PAUSE, dialog_id)
-
-    async def _show(self, state: ChatState, dialog_id: str | None) -> None:
-        try:
-            await self.set_chat_state(state, dialog_id=dialog_id, timeout=_STOP_TYPING_WITHIN)
-        except RequestError as error:
-            logger.info("chat state not shown: %s", error, extra={"state": state.value})
 
     # The conversation itself
 
@@ -324,27 +221,6 @@ class Conversation:
             return None
         await self._note_closed()
         return response
-
-    async def _note_closed(self) -> None:
-        self._closed = True
-        self.consumer.note_closed(self.conversation_id)
-        await self._desk.store.close_conversation(self._desk.account_id, self.conversation_id)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ConversationClosed("the conversation is closed", type=PublishEvent.TYPE)
-
-    def _check_auto_messages(self) -> None:
-        properties = self._properties
-        if properties is None or Feature.AUTO_MESSAGES not in properties.text:
-            return
-        waited = self._desk.clock.time() - (self._opened_at or 0.0)
-        if waited > AUTO_MESSAGES_WITHIN:
-            logger.warning(
-                "AUTO_MESSAGES: the first message comes %.0f s after opening, the cloud wants it within %.0f s",
-                waited,
-                AUTO_MESSAGES_WITHIN,
-            )
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"

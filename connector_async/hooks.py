@@ -105,11 +105,15 @@ class Orphan(Event):
 
 @attrs.frozen(kw_only=True)
 class Drained(Event):
-    """The session closed: requests that ended while it waited, and those it had to give up on."""
+    """The session closed: requests that ended while it waited, and those it had to give up on.
+
+    `unhandled` counts the events of webhooks that no handler has seen and no durable store keeps.
+    """
 
     done: int
     unknown: int
     unsent: int
+    unhandled: int
     seconds: float
 
 

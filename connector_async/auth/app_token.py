@@ -72,6 +72,8 @@ class AppTokenSource:
     ) -> None:
         self._path = f"/sentinel/api/account/{account_id}/app/token?v=1.0&grant_type=client_credentials"
         self._credentials = credentials
+        self.credentials = credentials if isinstance(credentials, AppCredentials) else None
+        """Those in use; None before a callable was first asked."""
         self._transport = transport
         self._resolve = resolve
         self._now = now
@@ -84,7 +86,7 @@ class AppTokenSource:
             AppTokenRefused: The credentials are refused.
             TokenUnavailable: The service cannot be reached, is out of order, or answers nonsense.
         """
-        credentials = await self._ask_credentials()
+        credentials = await self.ask_credentials()
         form = urlencode({"client_id": credentials.client_id, "client_secret": credentials.client_secret})
         try:
             target = self._target_at(await self._resolve("sentinel"))
@@ -107,7 +109,12 @@ class AppTokenSource:
         if self._target is not None:
             self._transport.abort(self._target[1])
 
-    async def _ask_credentials(self) -> AppCredentials:
+    async def ask_credentials(self) -> AppCredentials:
+        """The credentials; a callable is asked anew.
+
+        Raises:
+            TokenUnavailable: The callable failed.
+        """
         if isinstance(self._credentials, AppCredentials):
             return self._credentials
         try:
@@ -118,6 +125,7 @@ class AppTokenSource:
             raise TokenUnavailable(
                 f"the credentials callable returned {type(credentials).__name__}, not AppCredentials", retryable=False
             )
+        self.credentials = credentials
         return credentials
 
     def _target_at(self, base: str) -> Target:

@@ -170,14 +170,15 @@ class TokenKeeper:
         return await self._renewed()
 
     def close(self) -> None:
-        """Let all waiters go with SessionClosed; idempotent."""
+        """Let all waiters go with SessionClosed, and end the task; idempotent."""
         self._closed = True
+        if self._bell is not None:
+            self._bell.settle()
         self._settle(SessionClosed("the session closed while a token was awaited"))
 
     async def run(self) -> None:
-        """Renew the token whenever it is due, until cancelled."""
-        while True:
-            await self._sleep_until_due()
+        """Renew the token whenever it is due, until closed or cancelled."""
+        while await self._sleep_until_due():
             self._due_at = None
             await self._renew_once()
 
@@ -237,8 +238,9 @@ class TokenKeeper:
         if self._bell is not None:
             self._bell.settle()
 
-    async def _sleep_until_due(self) -> None:
-        while (due := self._due_at) is None or self._clock.time() < due:
+    async def _sleep_until_due(self) -> bool:
+        """Wait for the next renewal; False if there is none any more."""
+        while not self._closed and ((due := self._due_at) is None or self._clock.time() < due):
             bell = self._bell = self._clock.slot()
             timer = None if due is None else self._clock.call_at(due, bell.settle)
             try:
@@ -247,6 +249,7 @@ class TokenKeeper:
                 self._bell = None
                 if timer is not None:
                     timer.cancel()
+        return not self._closed
 
     async def _renewed(self) -> AppToken:
         slot = self._clock.slot()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Literal
@@ -67,6 +67,7 @@ class Call(Ticket):
         properties: The `Client-Properties` header of its conversation.
         repeatable: Sending it twice does no harm.
         prior_attempts: Sends made by an earlier process; the counter goes on from there.
+        proof: Says whether an earlier attempt is known to have landed; asked before sending again.
     """
 
     __slots__ = (
@@ -81,6 +82,7 @@ class Call(Ticket):
         "may_have_landed",
         "policy",
         "prior_attempts",
+        "proof",
         "properties",
         "queued",
         "renewed_app_token",
@@ -105,6 +107,7 @@ class Call(Ticket):
         repeatable: bool,
         properties: Headers | None = None,
         prior_attempts: int = 0,
+        proof: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(lane, priority)
         self.requests = requests
@@ -116,6 +119,7 @@ class Call(Ticket):
         self.repeatable = repeatable
         self.properties = properties
         self.prior_attempts = prior_attempts
+        self.proof = proof
         self.admitted_at = 0.0
         self.deadline = 0.0
         self.stage = Stage.QUEUED

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import httpx
 
 from connector_async._concurrency import Clock, SingleFlight
+from connector_async._receipts import ReceiptBook
 from connector_async.errors import BatchRefused, RequestError
 from connector_async.exchange._call import Call
 from connector_async.exchange._response import Response
@@ -78,6 +79,7 @@ class Desk:
         client_properties: ClientPropertiesHeader | None,
         client: httpx.AsyncClient,
         resolve: Callable[[str], Any],
+        receipts: ReceiptBook,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.account_id = account_id
@@ -89,6 +91,7 @@ class Desk:
         self.client = client
         self.resolve = resolve
         self.wall = wall
+        self.receipts = receipts
         self.hears = False
         """Whether webhooks are connected, so that the cloud's word can be waited for."""
         self._ids = ids
@@ -97,6 +100,10 @@ class Desk:
     def next_id(self) -> str:
         """A fresh request id."""
         return self._ids.next(self.wall())
+
+    def deadline(self, timeout: float | None) -> float:
+        """When a flow of several requests that starts now must be done."""
+        return self.clock.time() + (self.engine.settings.timeout if timeout is None else timeout)
 
     async def request(
         self,
@@ -110,8 +117,12 @@ class Desk:
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
         prior_attempts: int = 0,
+        proof: Callable[[], bool] | None = None,
     ) -> Response[R]:
         """Send one body to SEND.
+
+        Args:
+            proof: Says whether an earlier attempt is known to have landed; asked before sending again.
 
         Raises:
             RequestError, LocalProtocolError, Superseded: As `Engine.run`.
@@ -130,6 +141,7 @@ class Desk:
             repeatable=repeatable,
             properties=None if properties is None else properties.headers,
             prior_attempts=prior_attempts,
+            proof=proof,
         )
         results = await self.engine.run(call, timeout)
         return cast("Response[R]", results[0])

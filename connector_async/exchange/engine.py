@@ -19,6 +19,7 @@ from connector_async.errors import (
     AuthError,
     Landed,
     LocalProtocolError,
+    OutcomeUnknown,
     ProtocolError,
     RequestError,
     RequestRefused,
@@ -156,6 +157,11 @@ class Engine:
         self.gate.close()
         self._settle_idle()
         return unknown, unsent
+
+    def proven(self) -> None:
+        """A request that was counted as unknown has turned out to have landed."""
+        self.counters.unknown -= 1
+        self.counters.accepted += 1
 
     # One request, or a batch
 
@@ -318,6 +324,8 @@ class Engine:
         logger.debug("sending again", extra={"request_ids": call.request_ids, "wait": wait})
         with self.gate.lane_only(call, Stage.BACKING_OFF):
             await self.gate.sleep(call, decision.seconds)
+            if call.proof is not None and call.may_have_landed and call.proof():
+                raise OutcomeUnknown("no answer came, but it has landed", landed=Landed.YES, hint="nothing to do")
         await self.gate.resume(call)
 
     def _decide(self, call: Call, failure: Failure, *, repeatable: bool) -> Wait | Stop:
@@ -407,7 +415,7 @@ class Engine:
             self.counters.not_sent += 1
             return error
         self._complete(call, error)
-        outcome = outcome_of(error)
+        outcome: Outcome = "accepted" if error.landed is Landed.YES else outcome_of(error)
         setattr(self.counters, outcome, getattr(self.counters, outcome) + 1)
         if self._hooks:
             self._finished(call, outcome, error.landed, error)

@@ -1,94 +1,31 @@
-"""The session: puts the parts together, owns every task, and says how it is."""
+"""The session as its users see it: handles, sending, webhooks."""
 
 from __future__ import annotations
 
-import logging
-import math
-import os
-import random
-import secrets
-import time
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Literal, Self, TypeVar, overload
-from weakref import WeakValueDictionary
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeVar, overload
 
-import anyio
-import attrs
-import httpx
-from anyio import AsyncContextManagerMixin
-from anyio.abc import TaskGroup
-
-from connector_async._concurrency import Clock, SingleFlight, current_clock
-from connector_async.auth import (
-    AppCredentials,
-    AppTokenSource,
-    ConsumerTokens,
-    CredentialsSource,
-    TokenKeeper,
-    TokenSettings,
-)
 from connector_async.consumer import Consumer
 from connector_async.conversation import Conversation
-from connector_async.domains import Domains, DomainSettings, check_account_id
-from connector_async.errors import ConfigurationError, RequestError, SessionClosed
-from connector_async.exchange import Authorizer, Engine, EngineSettings, PendingRequest, Response
-from connector_async.exchange.desk import ClientPropertiesHeader, Desk, Metadata, refuse_failed
-from connector_async.hooks import Drained, Hook, Hooks
-from connector_async.protocol.correlation import RequestIds
+from connector_async.errors import RequestError
+from connector_async.exchange import Response
+from connector_async.exchange.desk import ClientPropertiesHeader, Metadata, refuse_failed
 from connector_async.protocol.retry import RetryPolicy
-from connector_async.session._outbound import Outbound, Outcome, OutcomeStream, Outgoing, Submission
-from connector_async.session._settings import SessionLimits, credentials_from, seconds
-from connector_async.session._stats import Health, SessionStats
-from connector_async.store import MemoryStore, Store
-from connector_async.transport import Transport, as_transport
-from connector_async.wire import ClientProperties, RequestBody
+from connector_async.session._lifecycle import Lifecycle
+from connector_async.session._messages import Outcome, Outgoing, Submission
+from connector_async.session._serving import serve_app
+from connector_async.session._stream import OutcomeStream
+from connector_async.webhooks import Ack, Dispatched, WebhookApp
+from connector_async.wire import ClientProperties, Notification, RequestBody
 
-__all__ = ["CloseReport", "ConnectorSession"]
-
-logger = logging.getLogger("connector_async.session")
+__all__ = ["ConnectorSession"]
 
 R = TypeVar("R")
 K = TypeVar("K")
 
-_ATTEMPT_TIMEOUT = 15.0  # working clients give up on one answer after 15 to 30 s (protocol.md 8.6)
-_WORKERS_PER_WIDTH = 2  # enough to keep the engine busy, few enough that its queue stays short
 
-
-@attrs.frozen(kw_only=True)
-class CloseReport:
-    """What a close left behind.
-
-    Attributes:
-        done: Requests and messages that ended while the session drained.
-        unknown: Requests it gave up on that may have landed.
-        unsent: Requests and messages it gave up on that certainly did not reach the cloud.
-        seconds: How long it drained.
-    """
-
-    done: int = 0
-    unknown: int = 0
-    unsent: int = 0
-    seconds: float = 0.0
-
-
-@attrs.frozen(kw_only=True)
-class _Parts:
-    """What exists only while the session is entered."""
-
-    task_group: TaskGroup
-    clock: Clock
-    transport: Transport
-    domains: Domains
-    source: AppTokenSource
-    keeper: TokenKeeper
-    consumers: ConsumerTokens
-    engine: Engine
-    desk: Desk
-    outbound: Outbound
-
-
-class ConnectorSession(AsyncContextManagerMixin):
+class ConnectorSession(Lifecycle):
     """A connector of one account: many consumers, many requests in flight, one token for all.
 
         async with ConnectorSession("12345678", AppCredentials("client-id", "client-secret")) as session:
@@ -118,225 +55,12 @@ class ConnectorSession(AsyncContextManagerMixin):
         drain: Seconds that a clean exit waits for requests under way.
         tokens: When tokens are renewed.
 
+    Attributes:
+        router: Its handlers; `on` is `router.on`.
+
     Raises:
         ConfigurationError: A setting cannot work; the message names it.
     """
-
-    def __init__(
-        self,
-        account_id: str,
-        credentials: CredentialsSource,
-        *,
-        domains: Mapping[str, str] | str | None = None,
-        transport: Transport | httpx.AsyncBaseTransport | httpx.AsyncClient | None = None,
-        retry: RetryPolicy | None = None,
-        limits: SessionLimits | None = None,
-        timeout: float | None = 60.0,
-        client_properties: ClientProperties | str | None = None,
-        store: Store | None = None,
-        hooks: Iterable[Hook] = (),
-        drain: float = 10.0,
-        tokens: TokenSettings | None = None,
-    ) -> None:
-        self._account_id = check_account_id(account_id)
-        if not isinstance(credentials, AppCredentials) and not callable(credentials):
-            raise ConfigurationError(
-                f"credentials: expected AppCredentials or an async callable, got {type(credentials).__name__}"
-            )
-        self._credentials = credentials
-        self._domain_settings = DomainSettings.of(domains)
-        self._transport = transport
-        self._retry = retry or RetryPolicy.vendor()
-        self._limits = limits or SessionLimits()
-        self._timeout = math.inf if timeout is None else seconds("timeout", timeout)
-        self._client_properties = ClientPropertiesHeader.of(client_properties)
-        self._store: Store = store if store is not None else MemoryStore()
-        self._owns_store = store is None
-        self._hooks = Hooks(hooks)
-        self._drain = seconds("drain", drain, zero=True)
-        self._tokens = tokens or TokenSettings()
-        self._state: Literal["new", "open", "closing", "closed"] = "new"
-        self._parts: _Parts | None = None
-        self._consumers: WeakValueDictionary[str, Consumer] = WeakValueDictionary()
-        self._conversations: WeakValueDictionary[str, Conversation] = WeakValueDictionary()
-        self._final_stats: SessionStats | None = None
-        self._report = CloseReport()
-
-    @classmethod
-    def from_env(cls, *, prefix: str = "LP_", environ: Mapping[str, str] | None = None, **options: Any) -> Self:
-        """A session from the environment.
-
-        Reads `LP_ACCOUNT_ID`, `LP_CLIENT_ID`, `LP_CLIENT_SECRET` (or `LP_CLIENT_SECRET_FILE`, a path) and, optional,
-        `LP_DOMAIN_API` (base URL of the Domain API).
-
-        Args:
-            prefix: Instead of `LP_`.
-            environ: Instead of `os.environ`.
-            options: Any keyword of the constructor.
-
-        Raises:
-            ConfigurationError: A variable is missing; the message names it.
-        """
-        variables = os.environ if environ is None else environ
-        account_id, credentials = credentials_from(variables, prefix)
-        domain_api = variables.get(f"{prefix}DOMAIN_API", "").strip()
-        if domain_api:
-            options.setdefault("domains", domain_api)
-        return cls(account_id, credentials, **options)
-
-    @property
-    def account_id(self) -> str:
-        """The account it acts for."""
-        return self._account_id
-
-    # Entering and leaving
-
-    @asynccontextmanager
-    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
-        if self._state != "new":
-            raise RuntimeError(
-                f"this session is {self._state}: a session is entered once, in one event loop; build another"
-            )
-        failure: BaseException | None = None
-        async with AsyncExitStack() as stack:
-            transport, owned = as_transport(self._transport, max_connections=self._limits.max_in_flight)
-            if owned:
-                await stack.enter_async_context(transport)
-            if self._owns_store:
-                stack.push_async_callback(self._store.aclose)
-            async with anyio.create_task_group() as task_group:
-                self._parts = self._assemble(task_group, transport)
-                self._state = "open"
-                task_group.start_soon(self._parts.keeper.run, name="connector_async token keeper")
-                try:
-                    yield self
-                except BaseException as error:  # noqa: BLE001 - raised again below, outside the task group
-                    failure = error
-                finally:
-                    await self._shut(self._drain if failure is None else 0.0)
-                    task_group.cancel_scope.cancel()
-        if failure is not None:
-            # Not from inside the task group, which would wrap it.
-            raise failure
-
-    async def aclose(self) -> CloseReport:
-        """Close now: drain for `drain` seconds, then end what is left. Idempotent; leaving the block does the same.
-
-        Returns:
-            What was done and what was left; it also goes to the log and to the hooks.
-        """
-        if self._parts is not None:
-            await self._shut(self._drain)
-        return self._report
-
-    async def _shut(self, drain: float) -> None:
-        parts = self._open_parts()
-        if self._state != "open":
-            return
-        self._state = "closing"
-        started = parts.clock.time()
-        before = len(parts.engine) + len(parts.outbound)
-        parts.outbound.refuse_new()
-        parts.engine.refuse_new()
-        if before and drain:
-            with anyio.move_on_after(drain):
-                await parts.outbound.wait_idle()
-                await parts.engine.wait_idle()
-        waiting = len(parts.outbound)
-        parts.outbound.close()
-        unknown, unsent = parts.engine.close()
-        unsent += max(0, waiting - len(parts.outbound))
-        parts.keeper.close()
-        parts.source.abort()
-        parts.consumers.abort()
-        self._final_stats = self.stats()
-        self._state = "closed"
-        self._report = CloseReport(
-            done=max(0, before - unknown - unsent),
-            unknown=unknown,
-            unsent=unsent,
-            seconds=parts.clock.time() - started,
-        )
-        level = logging.WARNING if unknown or unsent else logging.INFO
-        logger.log(level, "session closed: %s", self._report, extra=attrs.asdict(self._report))
-        if self._hooks:
-            self._hooks.emit(Drained(**attrs.asdict(self._report)))
-
-    def _assemble(self, task_group: TaskGroup, transport: Transport) -> _Parts:
-        clock = current_clock(task_group)
-        jitter = random.Random()  # noqa: S311 - spreads retries, keeps no secret
-        flights = SingleFlight(task_group, clock, lambda: SessionClosed("the session closed while it waited"))
-        domains = Domains(
-            self._account_id, self._domain_settings, clock=clock, client=transport.client, flights=flights
-        )
-        source = AppTokenSource(
-            self._account_id, self._credentials, transport=transport, resolve=domains.resolve, now=clock.time
-        )
-        keeper = TokenKeeper(
-            source.fetch, clock=clock, random=jitter.random, settings=self._tokens, hooks=self._hooks
-        )
-        consumers = ConsumerTokens(
-            self._account_id,
-            transport=transport,
-            resolve=domains.resolve,
-            keeper=keeper,
-            store=self._store,
-            clock=clock,
-            flights=flights,
-            max_cached=self._limits.max_cached_consumers,
-        )
-        engine = Engine(
-            EngineSettings(
-                account_id=self._account_id,
-                max_in_flight=self._limits.max_in_flight,
-                max_queue=self._limits.max_queue,
-                rate=self._limits.rate,
-                timeout=self._timeout,
-                attempt_timeout=_ATTEMPT_TIMEOUT,
-            ),
-            transport=transport,
-            clock=clock,
-            authorizer=Authorizer(self._account_id, domains=domains, keeper=keeper, consumers=consumers),
-            hooks=self._hooks,
-            random=jitter.random,
-            wall=time.time,
-        )
-        desk = Desk(
-            self._account_id,
-            engine=engine,
-            store=self._store,
-            clock=clock,
-            flights=flights,
-            ids=RequestIds(secrets.token_hex(6)),
-            retry=self._retry,
-            client_properties=self._client_properties,
-            client=transport.client,
-            resolve=domains.resolve,
-        )
-        outbound = Outbound(
-            task_group=task_group,
-            clock=clock,
-            find=self.consumer,
-            max_workers=_WORKERS_PER_WIDTH * self._limits.max_in_flight,
-            max_queue=self._limits.max_queue,
-        )
-        return _Parts(
-            task_group=task_group,
-            clock=clock,
-            transport=transport,
-            domains=domains,
-            source=source,
-            keeper=keeper,
-            consumers=consumers,
-            engine=engine,
-            desk=desk,
-            outbound=outbound,
-        )
-
-    def _open_parts(self) -> _Parts:
-        if self._parts is None:
-            raise RuntimeError("the session is not entered yet: use `async with ConnectorSession(...) as session:`")
-        return self._parts
 
     # Handles
 
@@ -350,13 +74,7 @@ class ConnectorSession(AsyncContextManagerMixin):
             ValueError: It is empty or no text.
             RuntimeError: The session is not entered yet.
         """
-        consumer = self._consumers.get(ext_consumer_id)
-        if consumer is None:
-            if not isinstance(ext_consumer_id, str) or not ext_consumer_id.strip():
-                raise ValueError("an ext_consumer_id is a text that is not empty")
-            consumer = Consumer(ext_consumer_id, self._open_parts().desk, self._handle)
-            self._consumers[ext_consumer_id] = consumer
-        return consumer
+        return self._handles.consumer(ext_consumer_id)
 
     def conversation(
         self,
@@ -370,46 +88,17 @@ class ConnectorSession(AsyncContextManagerMixin):
         Args:
             consumer: Whose it is; the cloud refuses anybody else.
             client_properties: What it was opened with; the session's default if None.
+
+        Raises:
+            ValueError: The id is no text of 1 to 64 characters.
         """
-        if not isinstance(conversation_id, str) or not 1 <= len(conversation_id) <= 64:
-            raise ValueError("a conversation id is a text of 1 to 64 characters")
         owner = self.consumer(consumer) if isinstance(consumer, str) else consumer
-        properties = ClientPropertiesHeader.of(client_properties) or self._client_properties
-        return self._handle(conversation_id, owner, properties=properties)
+        properties = ClientPropertiesHeader.of(client_properties)
+        return self._handles.conversation(conversation_id, owner, properties=properties)
 
     async def find_conversation(self, conversation_id: str) -> Conversation | None:
         """A handle to a conversation that the store knows, or None."""
-        known = self._conversations.get(conversation_id)
-        if known is not None:
-            return known
-        record = await self._store.get_conversation(self._account_id, conversation_id)
-        if record is None:
-            return None
-        conversation = self._handle(
-            conversation_id,
-            self.consumer(record.ext_consumer_id),
-            properties=ClientPropertiesHeader.of(record.client_properties),
-        )
-        if record.is_closed:
-            conversation.mark_closed()
-        return conversation
-
-    def _handle(
-        self,
-        conversation_id: str,
-        consumer: Consumer,
-        *,
-        properties: ClientPropertiesHeader | None,
-        opened_at: float | None = None,
-    ) -> Conversation:
-        """The one handle of a conversation that is in use, so that what webhooks tell reaches whoever holds it."""
-        conversation = self._conversations.get(conversation_id)
-        if conversation is None or conversation.consumer is not consumer:
-            conversation = Conversation(
-                conversation_id, consumer, self._open_parts().desk, properties=properties, opened_at=opened_at
-            )
-            self._conversations[conversation_id] = conversation
-        return conversation
+        return await self._handles.find(conversation_id)
 
     # Sending
 
@@ -440,7 +129,7 @@ class ConnectorSession(AsyncContextManagerMixin):
 
         Source: Connector API, "Send".
         """
-        return await self._open_parts().desk.request(
+        return await self._entered().desk.request(
             body,
             consumer_id=_id_of(consumer),
             properties=self._properties(client_properties),
@@ -494,7 +183,7 @@ class ConnectorSession(AsyncContextManagerMixin):
 
         Source: Connector API, "Create conversation" (array of requests).
         """
-        results = await self._open_parts().desk.batch(
+        results = await self._entered().desk.batch(
             bodies,
             consumer_id=_id_of(consumer),
             properties=self._properties(client_properties),
@@ -514,7 +203,7 @@ class ConnectorSession(AsyncContextManagerMixin):
 
     async def submit(self, message: Outgoing[K]) -> Submission[K]:
         """Hand a message to the session and return as soon as it is admitted; errors as `send`."""
-        return self._open_parts().outbound.submit(message)
+        return self._entered().outbound.submit(message)
 
     def send_many(
         self,
@@ -539,79 +228,67 @@ class ConnectorSession(AsyncContextManagerMixin):
             ordered: Yield outcomes in the order of the messages.
             lane_timeout: Seconds that a message may wait for those before it of its consumer; None for no limit.
         """
-        parts = self._open_parts()
+        parts = self._entered()
         return OutcomeStream(
             parts.outbound,
             messages,
             clock=parts.clock,
             task_group=parts.task_group,
-            concurrency=concurrency or 4 * self._limits.max_in_flight,
+            concurrency=concurrency or 4 * self._settings.limits.max_in_flight,
             per_consumer=per_consumer,
             ordered=ordered,
             lane_timeout=lane_timeout,
         )
 
     def _properties(self, given: ClientProperties | str | None) -> ClientPropertiesHeader | None:
-        return ClientPropertiesHeader.of(given) or self._client_properties
+        return ClientPropertiesHeader.of(given) or self._settings.client_properties
 
-    # Looking
+    # Webhooks
 
-    def pending(self) -> tuple[PendingRequest, ...]:
-        """What is in flight, oldest first: ids, type, age, stage, attempt."""
-        return () if self._parts is None else self._parts.engine.pending()
+    def webhook_app(self, *, ack: Ack | None = None, **options: Any) -> WebhookApp:
+        """The ASGI app for the endpoint of the app installation; may be made before the session is entered.
 
-    def stats(self) -> SessionStats:
-        """Counters and gauges of this moment; after the close, those of its end."""
-        parts = self._parts
-        if parts is None or self._state == "closed":
-            return self._final_stats or SessionStats(**dict.fromkeys(attrs.fields_dict(SessionStats), 0))
-        engine = parts.engine
-        return SessionStats(
-            **attrs.asdict(engine.counters),
-            tokens_fetched=parts.keeper.fetched,
-            consumer_tokens_fetched=parts.consumers.fetched,
-            in_flight=len(engine),
-            queued=engine.lanes.depth,
-            width=engine.lanes.width,
-            retry_budget=engine.budget.tokens,
-        )
+            app.add_route("/webhooks", session.webhook_app().endpoint, methods=["POST"])
 
-    def health(self) -> Health:
-        """How it is, from what is known; no I/O."""
-        parts = self._parts
-        if parts is None or self._state != "open":
-            return Health(live=False, ready=False, problems=(f"the session is {self._state}",))
-        problems = []
-        failure = parts.keeper.failure
-        if failure is not None:
-            problems.append(f"the AppJWT cannot be renewed: {failure}")
-        if engine_is_full := parts.engine.lanes.depth >= self._limits.max_queue:
-            problems.append(f"the queue is full: {parts.engine.lanes.depth} requests wait")
-        ready = not engine_is_full and (failure is None or parts.keeper.current() is not None)
-        return Health(live=True, ready=ready, problems=tuple(problems))
+        Args:
+            ack: When to answer 200: `queued`, `stored` or `handled`; None: `stored` with a durable store, else
+                `queued`.
+            options: As for `WebhookApp`.
+        """
+        self._hears = True
+        if self._parts is not None:
+            self._connect_webhooks()
+        return WebhookApp(self._dispatcher_of, ack=ack, **options)
 
-    async def check(self) -> Health:
-        """Look up the hosts and get a token, then say how it is. Raises nothing that a cloud can cause."""
-        parts = self._open_parts()
-        problems = []
-        for service in ("sentinel", "idp", "asyncMessagingEnt"):
-            try:
-                await parts.domains.resolve(service)
-            except RequestError as error:
-                problems.append(str(error))
-                break
-        else:
-            try:
-                await parts.keeper.get()
-            except RequestError as error:
-                problems.append(str(error))
-        health = self.health()
-        return attrs.evolve(
-            health, ready=health.ready and not problems, problems=tuple(dict.fromkeys((*problems, *health.problems)))
-        )
+    async def dispatch(self, notification: Notification[Any]) -> Dispatched:
+        """Run the handlers for a notification and return when they are done: for queues of your own, and for tests.
+
+        What handlers raise is in the result, not raised.
+        """
+        self._entered()
+        if not self._hears:
+            self._hears = True
+            self._connect_webhooks()
+        return await self._dispatcher_or_raise().dispatch(notification)
+
+    @asynccontextmanager
+    async def serve(
+        self, *, host: str = "127.0.0.1", port: int, path: str = "/", ack: Ack | None = None
+    ) -> AsyncGenerator[str]:
+        """Serve the webhook app on uvicorn while the block runs, for bots; yields its URL.
+
+        Args:
+            port: 0 for any free one.
+
+        Raises:
+            ConfigurationError: uvicorn is not installed, or the port is in use.
+        """
+        app = self.webhook_app(ack=ack)
+        async with serve_app(app, host=host, port=port, path=path) as url:
+            yield url
 
     def __repr__(self) -> str:
-        return f"ConnectorSession({self._account_id!r}, {self._state})"
+        return f"ConnectorSession({self._settings.account_id!r}, {self._state})"
 
 
 def _id_of(consumer: Consumer | str) -> str:

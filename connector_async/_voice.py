@@ -1,0 +1,391 @@
+"""Everything that is published to a dialog: texts, files, choices, receipts, chat states."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from connector_async._files import FileDownload, FileSource, download, file_type_of, read_file, upload
+from connector_async._receipts import SentMessage
+from connector_async._send_result import SendResult
+from connector_async.errors import ConversationClosed, DeadlineExceeded, Landed, RequestError
+from connector_async.exchange import Superseded
+from connector_async.exchange.desk import ClientPropertiesHeader, Desk
+from connector_async.protocol.inbox import event_digest
+from connector_async.protocol.retry import RetryPolicy
+from connector_async.wire import (
+    AcceptStatus,
+    AcceptStatusEvent,
+    ChatState,
+    ChatStateEvent,
+    ContentEvent,
+    Element,
+    Event,
+    Feature,
+    GenerateURLForDownloadFile,
+    GenerateURLForUploadFile,
+    HostedFile,
+    MetadataItem,
+    PublishEvent,
+    TransferUrl,
+    to_wire,
+)
+
+if TYPE_CHECKING:
+    from connector_async.consumer import Consumer
+
+__all__ = ["Offer", "Voice"]
+
+logger = logging.getLogger("connector_async.conversation")
+
+Metadata = Iterable[MetadataItem | Mapping[str, object]]
+
+AUTO_MESSAGES_WITHIN = 10.0
+"""Seconds after opening within which the first message must come under AUTO_MESSAGES (Connector API examples)."""
+
+ECHO_WITHIN = 5.0
+"""Seconds that a message of unknown outcome waits for its echo, where webhooks are connected."""
+
+_STOP_TYPING_WITHIN = 5.0  # the stop is sent even while the caller is being cancelled, but not for ever
+
+
+class Offer(Protocol):
+    """A message that offers elements to choose from, such as what a handler gets."""
+
+    @property
+    def sequence(self) -> int | None:
+        """Its number in its dialog."""
+        ...
+
+    @property
+    def dialog_id(self) -> str | None:
+        """Its dialog."""
+        ...
+
+
+class Voice:
+    """The consumer's voice in one conversation; `Conversation` is made of it."""
+
+    __slots__ = ("_closed", "_desk", "_opened_at", "_properties", "_spoken", "consumer", "conversation_id")
+
+    def __init__(
+        self,
+        conversation_id: str,
+        consumer: Consumer,
+        desk: Desk,
+        *,
+        properties: ClientPropertiesHeader | None,
+        opened_at: float | None = None,
+    ) -> None:
+        self.conversation_id = conversation_id
+        self.consumer = consumer
+        self._desk = desk
+        self._properties = properties
+        self._opened_at = opened_at
+        self._spoken = False
+        self._closed = False
+
+    async def send_text(
+        self,
+        text: str,
+        *,
+        metadata: Metadata | None = None,
+        request_id: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        dialog_id: str | None = None,
+    ) -> SendResult:
+        """Send a text of 1 to 5,000 characters and wait for the cloud's OK.
+
+        Texts of one dialog arrive in the order of the calls, retries included.
+
+        Args:
+            metadata: Items beside the event, such as the answer's `ExternalId`.
+            request_id: The id to send it under, at most 64 characters; made if None.
+            retry: Another policy for this message.
+            dialog_id: Another dialog, such as a survey's; the MAIN one if None.
+
+        Raises:
+            ValueError: The text is empty or too long.
+            ConversationClosed: It is closed; open another.
+            OutcomeUnknown: It was sent, no answer came, and the policy does not resend.
+
+        Source: Connector API, "Send" (ms.PublishEvent, ContentEvent).
+        """
+        self._check_open()
+        if self._opened_at is not None and not self._spoken:
+            self._check_auto_messages()
+        return await self.publish(
+            ContentEvent.text_of(text),
+            metadata=metadata,
+            request_id=request_id,
+            retry=retry,
+            timeout=timeout,
+            dialog_id=dialog_id,
+        )
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        metadata: Metadata | None = None,
+        encoded_metadata: str | None = None,
+        request_id: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        dialog_id: str | None = None,
+        prior_attempts: int = 0,
+    ) -> SendResult:
+        """Publish any event; the other methods are made of this.
+
+        Args:
+            prior_attempts: How often an earlier process has sent this `request_id`: the counter goes on from there.
+        """
+        dialog = dialog_id or self.conversation_id
+        body = PublishEvent(dialog_id=dialog, event=event, conversation_id=self.conversation_id)
+        desk = self._desk
+        sent = None
+        if desk.hears and isinstance(event, ContentEvent):
+            sent = desk.receipts.expect(dialog, event_digest(to_wire(event)))
+        try:
+            response = await desk.request(
+                body,
+                consumer_id=self.consumer.ext_consumer_id,
+                properties=self._properties,
+                metadata=metadata,
+                encoded_metadata=encoded_metadata,
+                request_id=request_id,
+                retry=retry,
+                timeout=timeout,
+                prior_attempts=prior_attempts,
+                proof=None if sent is None else sent.echoed.is_set,
+            )
+        except RequestError as error:
+            if isinstance(error, ConversationClosed) and dialog == self.conversation_id:
+                await self._note_closed()
+            if sent is None or not await self._has_landed(sent, error):
+                raise
+            return SendResult(
+                error.request_id or "", dialog, error.attempts, None, len(error.attempts) > 1, desk.receipts, sent
+            )
+        self._spoken = True
+        return SendResult(
+            response.request_id,
+            dialog,
+            response.attempts,
+            response,
+            response.maybe_duplicate,
+            None if sent is None else desk.receipts,
+            sent,
+        )
+
+    async def _has_landed(self, sent: SentMessage, error: RequestError) -> bool:
+        """Whether the message's own echo proves that it landed. A missing echo proves nothing."""
+        if error.landed is Landed.UNKNOWN:
+            with anyio.move_on_after(ECHO_WITHIN):
+                await sent.echoed.wait()
+            if not sent.echoed.is_set() and self._desk.store.durable:
+                # The webhook may have gone to another worker of the same store.
+                account_id = self._desk.account_id
+                found, number = await self._desk.store.take_echo(account_id, self.conversation_id, sent.digest)
+                if found:
+                    sent.number = number
+                    sent.echoed.set()
+        if not sent.echoed.is_set():
+            self._desk.receipts.forget(sent)
+        elif error.landed is Landed.UNKNOWN:
+            self._desk.engine.proven()
+        return sent.echoed.is_set()
+
+    # Files and choices
+
+    async def send_file(
+        self,
+        source: FileSource,
+        *,
+        caption: str = "",
+        preview: str | None = None,
+        file_type: str | None = None,
+        metadata: Metadata | None = None,
+        timeout: float | None = None,
+        dialog_id: str | None = None,
+    ) -> SendResult:
+        """Send an image: ask for a URL, put the bytes into the storage, publish the event.
+
+        The URL lives about a minute; when it lapses on the way a new one is asked for.
+
+        Args:
+            source: The bytes, a path, or an async stream of bytes; at most 3 MB.
+            preview: A data URL of an image, below 30 KB.
+            file_type: JPG, JPEG, PNG or GIF; told from the first bytes if None.
+
+        Raises:
+            ValueError: It is empty, too large, or of another type.
+            NotSent: The storage does not take it; nothing was published.
+            DeadlineExceeded: It took too long.
+
+        Source: Connector API examples, "File sharing".
+        """
+        self._check_open()
+        deadline = self._desk.deadline(timeout)
+        content = await read_file(source)
+        kind = file_type or file_type_of(content)
+        with anyio.CancelScope(deadline=deadline) as scope:
+            path = await upload(self._desk, self._ask_url, content, kind)
+        if scope.cancelled_caught:
+            raise DeadlineExceeded("the time ran out while the file was put into the storage", landed=Landed.NO)
+        return await self.publish(
+            ContentEvent.file(path, kind, caption=caption, preview=preview),
+            metadata=metadata,
+            timeout=None if timeout is None else max(0.0, deadline - self._desk.clock.time()),
+            dialog_id=dialog_id,
+        )
+
+    @asynccontextmanager
+    async def download_file(
+        self, file: HostedFile | str, *, max_bytes: int = 16 * 1024 * 1024
+    ) -> AsyncIterator[FileDownload]:
+        """Fetch a file that was shared in this conversation.
+
+            async with conversation.download_file(event.hosted_file) as download:
+                async for chunk in download: ...
+
+        Args:
+            file: The event's `HostedFile`, or its relative path.
+            max_bytes: Where to stop.
+
+        Raises:
+            ResponseTooLarge: It exceeds `max_bytes`.
+            NotSent: The storage does not give it.
+        """
+        path = file if isinstance(file, str) else file.relative_path
+        async with download(self._desk, self._ask_url, path, max_bytes) as found:
+            yield found
+
+    async def _ask_url(self, body: GenerateURLForUploadFile | GenerateURLForDownloadFile) -> TransferUrl:
+        response = await self._desk.request(
+            body, consumer_id=self.consumer.ext_consumer_id, properties=self._properties
+        )
+        return response.body
+
+    async def choose(
+        self, element: Element, *, of: Offer | int, timeout: float | None = None, dialog_id: str | None = None
+    ) -> SendResult:
+        """Use an element of structured content, or a quick reply, in the consumer's name.
+
+        Sends the ACTION receipt, then, where the element publishes a text, that text; both with the element's
+        metadata. A link or a place is the consumer's device's business.
+
+        Args:
+            element: Of the message's content or quick replies.
+            of: The message that brought it (what a handler gets), or its sequence number.
+            dialog_id: Its dialog, if `of` is a number and it is not the MAIN one.
+
+        Returns:
+            The receipt of the text, or of the ACTION receipt where no text follows.
+
+        Raises:
+            ValueError: The element has no click, or the message no sequence number.
+
+        Source: Rich messaging introduction; protocol notes 6.5.
+        """
+        sequence, dialog = (of, dialog_id) if isinstance(of, int) else (of.sequence, of.dialog_id)
+        click = element.click
+        if click is None or sequence is None:
+            raise ValueError("only an element with a click, of a message with a sequence number, can be chosen")
+        deadline = self._desk.deadline(timeout)
+        action = AcceptStatusEvent(AcceptStatus.ACTION, (sequence,))
+        result = await self.publish(action, metadata=click.metadata, timeout=timeout, dialog_id=dialog)
+        if click.publish_text is None:
+            return result
+        left = None if timeout is None else max(0.0, deadline - self._desk.clock.time())
+        return await self.send_text(click.publish_text, metadata=click.metadata, timeout=left, dialog_id=dialog)
+
+    # Receipts and typing
+
+    async def mark_accepted(
+        self, *sequences: int, dialog_id: str | None = None, timeout: float | None = None
+    ) -> SendResult:
+        """Tell the agent that messages were delivered to the consumer (receipt ACCEPT).
+
+        Args:
+            sequences: The numbers of the notifications that brought them.
+        """
+        return await self._receipt(AcceptStatus.ACCEPT, sequences, dialog_id, timeout)
+
+    async def mark_read(
+        self, *sequences: int, dialog_id: str | None = None, timeout: float | None = None
+    ) -> SendResult:
+        """Tell the agent that the consumer has read messages (receipt READ); arguments as `mark_accepted`."""
+        return await self._receipt(AcceptStatus.READ, sequences, dialog_id, timeout)
+
+    async def _receipt(
+        self, status: AcceptStatus, sequences: tuple[int, ...], dialog_id: str | None, timeout: float | None
+    ) -> SendResult:
+        if not sequences:
+            raise ValueError("a receipt names at least one sequence")
+        event = AcceptStatusEvent(status=status, sequence_list=tuple(sorted(set(sequences))))
+        return await self.publish(event, dialog_id=dialog_id, timeout=timeout)
+
+    async def set_chat_state(
+        self, state: ChatState | str, *, dialog_id: str | None = None, timeout: float | None = None
+    ) -> SendResult | None:
+        """Show what the consumer is doing: `COMPOSING`, `PAUSE`, `ACTIVE`, `INACTIVE`, `GONE`.
+
+        `COMPOSING` sticks until another state is sent; `typing()` takes care of that.
+
+        Returns:
+            None if a newer state of the dialog replaced this one before it was sent.
+        """
+        try:
+            return await self.publish(ChatStateEvent(chat_state=state), dialog_id=dialog_id, timeout=timeout)
+        except Superseded:
+            return None
+
+    @asynccontextmanager
+    async def typing(self, *, dialog_id: str | None = None) -> AsyncIterator[None]:
+        """Show the consumer as typing while the block runs; the stop is always sent, also on error and cancellation.
+
+        A state that cannot be shown is logged, and costs the block nothing.
+        """
+        await self._show(ChatState.COMPOSING, dialog_id)
+        try:
+            yield
+        finally:
+            with anyio.move_on_after(_STOP_TYPING_WITHIN, shield=True):
+                await self._show(ChatState.PAUSE, dialog_id)
+
+    async def _show(self, state: ChatState, dialog_id: str | None) -> None:
+        try:
+            await self.set_chat_state(state, dialog_id=dialog_id, timeout=_STOP_TYPING_WITHIN)
+        except RequestError as error:
+            logger.info("chat state not shown: %s", error, extra={"state": state.value})
+
+    def mark_closed(self) -> None:
+        """Note that it is closed."""
+        self._closed = True
+
+    async def _note_closed(self) -> None:
+        self.mark_closed()
+        self.consumer.note_closed(self.conversation_id)
+        await self._desk.store.close_conversation(self._desk.account_id, self.conversation_id)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConversationClosed("the conversation is closed", type=PublishEvent.TYPE)
+
+    def _check_auto_messages(self) -> None:
+        properties = self._properties
+        if properties is None or Feature.AUTO_MESSAGES not in properties.text:
+            return
+        waited = self._desk.clock.time() - (self._opened_at or 0.0)
+        if waited > AUTO_MESSAGES_WITHIN:
+            logger.warning(
+                "AUTO_MESSAGES: the first message comes %.0f s after opening, the cloud wants it within %.0f s",
+                waited,
+                AUTO_MESSAGES_WITHIN,
+            )

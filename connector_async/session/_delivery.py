@@ -1,0 +1,104 @@
+"""One message on its way to its conversation, which is found or opened first; every end is an outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from connector_async._send_result import SendResult
+from connector_async.consumer import Consumer
+from connector_async.conversation import Conversation
+from connector_async.errors import (
+    ConnectorError,
+    ConversationAlreadyOpen,
+    ConversationClosed,
+    Landed,
+    RequestError,
+    RequestRefused,
+    SessionClosed,
+)
+from connector_async.exchange import outcome_of
+from connector_async.session._messages import Outcome, OutcomeStatus, Outgoing
+from connector_async.wire import ContentEvent
+
+__all__ = ["Delivery"]
+
+
+class Delivery:
+    """One message on its way to a conversation."""
+
+    __slots__ = ("_conversation", "_find", "_message")
+
+    def __init__(self, message: Outgoing[Any], find: Callable[[str], Consumer]) -> None:
+        self._message = message
+        self._find = find
+        self._conversation: Conversation | None = None
+
+    async def run(self) -> Outcome[Any]:
+        """Send it; every error of ours becomes an outcome."""
+        message = self._message
+        target = self._find(message.to) if isinstance(message.to, str) else message.to
+        for last_chance in (False, True):
+            self._conversation = None
+            try:
+                conversation = (
+                    target
+                    if isinstance(target, Conversation)
+                    else await target.ensure_conversation(message.opening, timeout=message.timeout)
+                )
+            except RequestError as error:
+                return self._outcome(_status_without_conversation(error), error=error)
+            self._conversation = conversation
+            try:
+                result = await self._publish(conversation)
+            except ConversationClosed as error:
+                # Closed since: a consumer's next message opens a new one (protocol.md 1.3).
+                if last_chance or isinstance(target, Conversation) or error.landed is Landed.UNKNOWN:
+                    return self._outcome(_status(error), error=error)
+            except RequestError as error:
+                return self._outcome(_status(error), error=error)
+            except (ConnectorError, ValueError, TypeError) as error:
+                return self._outcome(OutcomeStatus.REFUSED, error=error)
+            else:
+                return self._outcome(OutcomeStatus.ACCEPTED, result=result)
+        raise AssertionError("the second round returns")
+
+    async def _publish(self, conversation: Conversation) -> SendResult:
+        message = self._message
+        event = ContentEvent.text_of(message.body) if isinstance(message.body, str) else message.body
+        if conversation.is_closed:
+            raise ConversationClosed("the conversation is closed")
+        return await conversation.publish(
+            event,
+            request_id=message.request_id,
+            timeout=message.timeout,
+            prior_attempts=message.prior_attempts,
+        )
+
+    def cut_off(self) -> Outcome[Any]:
+        """The outcome when the task that carried it was cancelled."""
+        landed = Landed.NO if self._conversation is None else Landed.UNKNOWN
+        status = OutcomeStatus.NOT_SENT if landed is Landed.NO else OutcomeStatus.UNKNOWN
+        return self._outcome(status, error=SessionClosed("the session closed before it was done", landed=landed))
+
+    def _outcome(
+        self, status: OutcomeStatus, *, result: SendResult | None = None, error: Exception | None = None
+    ) -> Outcome[Any]:
+        conversation = self._conversation
+        return Outcome(
+            message=self._message,
+            status=status,
+            result=result,
+            error=error,
+            conversation_id=None if conversation is None else conversation.conversation_id,
+        )
+
+
+def _status(error: RequestError) -> OutcomeStatus:
+    return OutcomeStatus(outcome_of(error))
+
+
+def _status_without_conversation(error: RequestError) -> OutcomeStatus:
+    """The message itself was not sent; only a clear no to the opening means that it never can be."""
+    refused = isinstance(error, RequestRefused) and not isinstance(error, ConversationAlreadyOpen)
+    return OutcomeStatus.REFUSED if refused and error.landed is Landed.NO else OutcomeStatus.NOT_SENT

@@ -1,0 +1,331 @@
+"""The life of a session: built, entered, left; and what it says of itself."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Literal, Self
+
+import anyio
+import attrs
+import httpx
+from anyio import AsyncContextManagerMixin
+
+from connector_async.auth import AppCredentials, CredentialsSource, TokenSettings
+from connector_async.domains import DomainSettings, check_account_id
+from connector_async.errors import ConfigurationError, RequestError
+from connector_async.exchange import PendingRequest
+from connector_async.exchange.desk import ClientPropertiesHeader
+from connector_async.hooks import Drained, Hook, Hooks
+from connector_async.protocol.retry import RetryPolicy
+from connector_async.session._handles import Handles
+from connector_async.session._parts import Parts, Settings, assemble
+from connector_async.session._port import WebhookPort
+from connector_async.session._settings import SessionLimits, credentials_from, seconds
+from connector_async.session._stats import Health, SessionStats
+from connector_async.store import MemoryStore, Store
+from connector_async.transport import Transport, as_transport
+from connector_async.webhooks import Dispatcher, Router, WebhookSettings
+from connector_async.wire import ClientProperties
+
+__all__ = ["CloseReport", "Lifecycle"]
+
+logger = logging.getLogger("connector_async.session")
+
+_LAST_WORDS_WITHIN = (
+    2.0  # seconds for giving claimed webhooks back to a durable store, when there is no time to drain
+)
+
+
+@attrs.frozen(kw_only=True)
+class CloseReport:
+    """What a close left behind.
+
+    Attributes:
+        done: Requests and messages that ended while the session drained.
+        unknown: Requests it gave up on that may have landed.
+        unsent: Requests and messages it gave up on that certainly did not reach the cloud.
+        unhandled: Events of webhooks that no handler has seen, and no durable store keeps.
+        seconds: How long it drained.
+    """
+
+    done: int = 0
+    unknown: int = 0
+    unsent: int = 0
+    unhandled: int = 0
+    seconds: float = 0.0
+
+
+class Lifecycle(AsyncContextManagerMixin):
+    """The part of `ConnectorSession` that is about the session itself."""
+
+    def __init__(
+        self,
+        account_id: str,
+        credentials: CredentialsSource,
+        *,
+        domains: Mapping[str, str] | str | None = None,
+        transport: Transport | httpx.AsyncBaseTransport | httpx.AsyncClient | None = None,
+        retry: RetryPolicy | None = None,
+        limits: SessionLimits | None = None,
+        timeout: float | None = 60.0,
+        client_properties: ClientProperties | str | None = None,
+        router: Router | None = None,
+        store: Store | None = None,
+        hooks: Iterable[Hook] = (),
+        drain: float = 10.0,
+        tokens: TokenSettings | None = None,
+    ) -> None:
+        if not isinstance(credentials, AppCredentials) and not callable(credentials):
+            raise ConfigurationError(
+                f"credentials: expected AppCredentials or an async callable, got {type(credentials).__name__}"
+            )
+        self._settings = Settings(
+            account_id=check_account_id(account_id),
+            credentials=credentials,
+            domains=DomainSettings.of(domains),
+            retry=retry or RetryPolicy.vendor(),
+            limits=limits or SessionLimits(),
+            timeout=math.inf if timeout is None else seconds("timeout", timeout),
+            client_properties=ClientPropertiesHeader.of(client_properties),
+            drain=seconds("drain", drain, zero=True),
+            tokens=tokens or TokenSettings(),
+        )
+        self._transport = transport
+        self._store: Store = store if store is not None else MemoryStore()
+        self._owns_store = store is None
+        self._hooks = Hooks(hooks)
+        self.router = Router()
+        if router is not None:
+            self.router.include(router)
+        self.on = self.router.on
+        self._hears = False
+        self._state: Literal["new", "open", "closing", "closed"] = "new"
+        self._parts: Parts | None = None
+        self._handles = Handles(
+            self._settings.account_id,
+            store=self._store,
+            desk=lambda: self._entered().desk,
+            client_properties=self._settings.client_properties,
+        )
+        self._dispatcher: Dispatcher | None = None
+        self._final_stats: SessionStats | None = None
+        self._report = CloseReport()
+
+    @classmethod
+    def from_env(cls, *, prefix: str = "LP_", environ: Mapping[str, str] | None = None, **options: Any) -> Self:
+        """A session from the environment.
+
+        Reads `LP_ACCOUNT_ID`, `LP_CLIENT_ID`, `LP_CLIENT_SECRET` (or `LP_CLIENT_SECRET_FILE`, a path) and, optional,
+        `LP_DOMAIN_API` (base URL of the Domain API).
+
+        Args:
+            prefix: Instead of `LP_`.
+            environ: Instead of `os.environ`.
+            options: Any keyword of the constructor.
+
+        Raises:
+            ConfigurationError: A variable is missing; the message names it.
+        """
+        variables = os.environ if environ is None else environ
+        account_id, credentials = credentials_from(variables, prefix)
+        domain_api = variables.get(f"{prefix}DOMAIN_API", "").strip()
+        if domain_api:
+            options.setdefault("domains", domain_api)
+        return cls(account_id, credentials, **options)
+
+    @property
+    def account_id(self) -> str:
+        """The account it acts for."""
+        return self._settings.account_id
+
+    # Entering and leaving
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        if self._state != "new":
+            raise RuntimeError(
+                f"this session is {self._state}: a session is entered once, in one event loop; build another"
+            )
+        failure: BaseException | None = None
+        async with AsyncExitStack() as stack:
+            transport, owned = as_transport(self._transport, max_connections=self._settings.limits.max_in_flight)
+            if owned:
+                await stack.enter_async_context(transport)
+            if self._owns_store:
+                stack.push_async_callback(self._store.aclose)
+            async with anyio.create_task_group() as task_group:
+                parts = self._parts = assemble(
+                    self._settings,
+                    task_group=task_group,
+                    transport=transport,
+                    store=self._store,
+                    hooks=self._hooks,
+                    find_consumer=self._handles.consumer,
+                )
+                self._dispatcher = Dispatcher(
+                    WebhookPort(self, parts, self._store, self._hooks),
+                    self.router,
+                    settings=WebhookSettings(max_handlers=self._settings.limits.max_handlers),
+                )
+                self._state = "open"
+                task_group.start_soon(parts.keeper.run, name="connector_async token keeper")
+                if self._hears:
+                    self._connect_webhooks()
+                try:
+                    yield self
+                except BaseException as error:  # noqa: BLE001 - raised again below, outside the task group
+                    failure = error
+                finally:
+                    await self._shut(self._settings.drain if failure is None else 0.0, by_error=failure is not None)
+                    task_group.cancel_scope.cancel()
+        if failure is not None:
+            # Not from inside the task group, which would wrap it.
+            raise failure
+
+    async def aclose(self) -> CloseReport:
+        """Close now: drain for `drain` seconds, then end what is left. Idempotent; leaving the block does the same.
+
+        Returns:
+            What was done and what was left; it also goes to the log and to the hooks.
+        """
+        if self._parts is not None:
+            await self._shut(self._settings.drain)
+        return self._report
+
+    async def _shut(self, drain: float, *, by_error: bool = False) -> None:
+        if self._state != "open":
+            return
+        self._state = "closing"
+        parts = self._entered()
+        started = parts.clock.time()
+        before = len(parts.engine) + len(parts.outbound)
+        unhandled = 0
+        try:
+            # What a durable store must be told is told even while we are being cancelled, but not for ever.
+            within = max(drain, _LAST_WORDS_WITHIN)
+            with anyio.CancelScope(deadline=started + within, shield=by_error):
+                # Handlers first: they may still send.
+                unhandled = await self._dispatcher_or_raise().drain(drain)
+            parts.outbound.refuse_new()
+            parts.engine.refuse_new()
+            with anyio.CancelScope(deadline=started + drain):
+                await parts.outbound.wait_idle()
+                await parts.engine.wait_idle()
+        finally:
+            self._end(parts, started, before, unhandled)
+
+    def _end(self, parts: Parts, started: float, before: int, unhandled: int) -> None:
+        """End what is left; without a single await, so that nothing can come between."""
+        waiting = len(parts.outbound)
+        parts.outbound.close()
+        unknown, unsent = parts.engine.close()
+        unsent += max(0, waiting - len(parts.outbound))
+        parts.keeper.close()
+        parts.source.abort()
+        parts.consumers.abort()
+        self._final_stats = self.stats()
+        self._state = "closed"
+        report = CloseReport(
+            done=max(0, before - unknown - unsent),
+            unknown=unknown,
+            unsent=unsent,
+            unhandled=unhandled,
+            seconds=parts.clock.time() - started,
+        )
+        self._report = report
+        level = logging.WARNING if unknown or unsent or unhandled else logging.INFO
+        logger.log(level, "session closed: %s", report, extra={"report": attrs.asdict(report)})
+        if self._hooks:
+            self._hooks.emit(Drained(**attrs.asdict(report)))
+
+    def _entered(self) -> Parts:
+        if self._parts is None:
+            raise RuntimeError("the session is not entered yet: use `async with ConnectorSession(...) as session:`")
+        return self._parts
+
+    # Looking
+
+    def pending(self) -> tuple[PendingRequest, ...]:
+        """What is in flight, oldest first: ids, type, age, stage, attempt."""
+        return () if self._parts is None else self._parts.engine.pending()
+
+    def stats(self) -> SessionStats:
+        """Counters and gauges of this moment; after the close, those of its end."""
+        parts = self._parts
+        if parts is None or self._state == "closed":
+            return self._final_stats or SessionStats(**dict.fromkeys(attrs.fields_dict(SessionStats), 0))
+        engine = parts.engine
+        return SessionStats(
+            **attrs.asdict(engine.counters),
+            tokens_fetched=parts.keeper.fetched,
+            consumer_tokens_fetched=parts.consumers.fetched,
+            in_flight=len(engine),
+            queued=engine.lanes.depth,
+            width=engine.lanes.width,
+            retry_budget=engine.budget.tokens,
+        )
+
+    def health(self) -> Health:
+        """How it is, from what is known; no I/O."""
+        parts = self._parts
+        if parts is None or self._state != "open":
+            return Health(live=False, ready=False, problems=(f"the session is {self._state}",))
+        problems = []
+        failure = parts.keeper.failure
+        if failure is not None:
+            problems.append(f"the AppJWT cannot be renewed: {failure}")
+        if engine_is_full := parts.engine.lanes.depth >= self._settings.limits.max_queue:
+            problems.append(f"the queue is full: {parts.engine.lanes.depth} requests wait")
+        ready = not engine_is_full and (failure is None or parts.keeper.current() is not None)
+        return Health(live=True, ready=ready, problems=tuple(problems))
+
+    async def check(self) -> Health:
+        """Look up the hosts and get a token, then say how it is. Raises nothing that a cloud can cause."""
+        parts = self._entered()
+        problems = []
+        for service in ("sentinel", "idp", "asyncMessagingEnt"):
+            try:
+                await parts.domains.resolve(service)
+            except RequestError as error:
+                problems.append(str(error))
+                break
+        else:
+            try:
+                await parts.keeper.get()
+            except RequestError as error:
+                problems.append(str(error))
+        health = self.health()
+        return attrs.evolve(
+            health, ready=health.ready and not problems, problems=tuple(dict.fromkeys((*problems, *health.problems)))
+        )
+
+    # Webhooks
+
+    async def _dispatcher_of(self, account_id: str) -> Dispatcher | None:
+        return self._dispatcher if account_id == self._settings.account_id else None
+
+    def _dispatcher_or_raise(self) -> Dispatcher:
+        self._entered()
+        if self._dispatcher is None:
+            raise RuntimeError("the session is not entered yet")
+        return self._dispatcher
+
+    def _connect_webhooks(self) -> None:
+        parts = self._entered()
+        if parts.desk.hears:
+            return
+        parts.desk.hears = True
+        self._dispatcher_or_raise().start()
+        if parts.source.credentials is None:
+            parts.task_group.start_soon(self._learn_secrets, parts)
+
+    async def _learn_secrets(self, parts: Parts) -> None:
+        """Ask a credentials callable once, so that deliveries can be verified before the first send."""
+        try:
+            await parts.source.ask_credentials()
+        except RequestError as error:
+            logger.warning("webhooks cannot be verified yet: %s", error)

@@ -1,0 +1,142 @@
+"""The parts of a session, put together when it is entered."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable
+
+import attrs
+from anyio.abc import TaskGroup
+
+from connector_async._concurrency import Clock, SingleFlight, current_clock
+from connector_async._receipts import ReceiptBook
+from connector_async.auth import AppTokenSource, ConsumerTokens, CredentialsSource, TokenKeeper, TokenSettings
+from connector_async.consumer import Consumer
+from connector_async.domains import Domains, DomainSettings
+from connector_async.errors import SessionClosed
+from connector_async.exchange import Authorizer, Engine, EngineSettings
+from connector_async.exchange.desk import ClientPropertiesHeader, Desk
+from connector_async.hooks import Hooks
+from connector_async.protocol.correlation import RequestIds
+from connector_async.protocol.retry import RetryPolicy
+from connector_async.session._outbound import Outbound
+from connector_async.session._settings import SessionLimits
+from connector_async.store import Store
+from connector_async.transport import Transport
+
+__all__ = ["Parts", "Settings", "assemble"]
+
+_ATTEMPT_TIMEOUT = 15.0  # working clients give up on one answer after 15 to 30 s (protocol.md 8.6)
+_WORKERS_PER_WIDTH = 2  # enough to keep the engine busy, few enough that its queue stays short
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What the session was told, checked."""
+
+    account_id: str
+    credentials: CredentialsSource = attrs.field(repr=False)
+    domains: DomainSettings
+    retry: RetryPolicy
+    limits: SessionLimits
+    timeout: float
+    client_properties: ClientPropertiesHeader | None
+    drain: float
+    tokens: TokenSettings
+
+
+@attrs.frozen(kw_only=True)
+class Parts:
+    """What exists only while the session is entered."""
+
+    task_group: TaskGroup
+    clock: Clock
+    transport: Transport
+    domains: Domains
+    source: AppTokenSource
+    keeper: TokenKeeper
+    consumers: ConsumerTokens
+    engine: Engine
+    desk: Desk
+    outbound: Outbound
+
+
+def assemble(
+    settings: Settings,
+    *,
+    task_group: TaskGroup,
+    transport: Transport,
+    store: Store,
+    hooks: Hooks,
+    find_consumer: Callable[[str], Consumer],
+) -> Parts:
+    """Build all parts in the running loop; no I/O."""
+    account_id, limits = settings.account_id, settings.limits
+    clock = current_clock(task_group)
+    jitter = random.Random().random  # noqa: S311 - spreads retries, keeps no secret
+    flights = SingleFlight(task_group, clock, lambda: SessionClosed("the session closed while it waited"))
+    domains = Domains(account_id, settings.domains, clock=clock, client=transport.client, flights=flights)
+    source = AppTokenSource(
+        account_id, settings.credentials, transport=transport, resolve=domains.resolve, now=clock.time
+    )
+    keeper = TokenKeeper(source.fetch, clock=clock, random=jitter, settings=settings.tokens, hooks=hooks)
+    consumers = ConsumerTokens(
+        account_id,
+        transport=transport,
+        resolve=domains.resolve,
+        keeper=keeper,
+        store=store,
+        clock=clock,
+        flights=flights,
+        max_cached=limits.max_cached_consumers,
+    )
+    engine = Engine(
+        EngineSettings(
+            account_id=account_id,
+            max_in_flight=limits.max_in_flight,
+            max_queue=limits.max_queue,
+            rate=limits.rate,
+            timeout=settings.timeout,
+            attempt_timeout=_ATTEMPT_TIMEOUT,
+        ),
+        transport=transport,
+        clock=clock,
+        authorizer=Authorizer(account_id, domains=domains, keeper=keeper, consumers=consumers),
+        hooks=hooks,
+        random=jitter,
+        wall=time.time,
+    )
+    desk = Desk(
+        account_id,
+        engine=engine,
+        store=store,
+        clock=clock,
+        flights=flights,
+        ids=RequestIds(secrets.token_hex(6)),
+        retry=settings.retry,
+        client_properties=settings.client_properties,
+        client=transport.client,
+        resolve=domains.resolve,
+        receipts=ReceiptBook(),
+    )
+    outbound = Outbound(
+        task_group=task_group,
+        clock=clock,
+        find=find_consumer,
+        max_workers=_WORKERS_PER_WIDTH * limits.max_in_flight,
+        max_queue=limits.max_queue,
+    )
+    return Parts(
+        task_group=task_group,
+        clock=clock,
+        transport=transport,
+        domains=domains,
+        source=source,
+        keeper=keeper,
+        consumers=consumers,
+        engine=engine,
+        desk=desk,
+        outbound=outbound,
+    )
