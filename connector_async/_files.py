@@ -123,7 +123,8 @@ class FileDownload:
     @property
     def content_type(self) -> str | None:
         """As the storage says."""
-        return self._response.headers.get("content-type")
+        value: str | None = self._response.headers.get("content-type")
+        return value
 
     @property
     def size(self) -> int | None:

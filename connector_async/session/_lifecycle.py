@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import anyio
 import attrs
@@ -30,6 +30,9 @@ from connector_async.store import MemoryStore, Store
 from connector_async.transport import Transport, as_transport
 from connector_async.webhooks import Dispatcher, Router, WebhookSettings
 from connector_async.wire import ClientProperties
+
+if TYPE_CHECKING:
+    from connector_async.session._session import ConnectorSession
 
 __all__ = ["CloseReport", "Lifecycle"]
 
@@ -167,7 +170,7 @@ class Lifecycle(AsyncContextManagerMixin):
                     find_consumer=self._handles.consumer,
                 )
                 self._dispatcher = Dispatcher(
-                    WebhookPort(self, parts, self._store, self._hooks),
+                    WebhookPort(cast("ConnectorSession", self), parts, self._store, self._hooks),
                     self.router,
                     settings=WebhookSettings(max_handlers=self._settings.limits.max_handlers),
                 )

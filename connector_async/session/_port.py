@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from connector_async.auth import AppCredentials
@@ -62,7 +62,7 @@ class WebhookPort:
             ),
         )
 
-    def start_soon(self, work: Callable[..., Awaitable[None]], /, *args: object) -> None:
+    def start_soon(self, work: Callable[..., Coroutine[Any, Any, None]], /, *args: object) -> None:
         """Run a task of the session's."""
         self._parts.task_group.start_soon(work, *args)
 

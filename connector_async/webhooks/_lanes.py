@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -28,7 +28,7 @@ class Lanes(Generic[Job]):
     """
 
     run: Callable[[Job], Awaitable[None]]
-    start_soon: Callable[[Callable[..., Awaitable[Any]]], None]
+    start_soon: Callable[[Callable[..., Coroutine[Any, Any, None]]], None]
     width: int
     _queues: dict[str, deque[Job]] = attrs.field(factory=dict[str, "deque[Job]"], init=False)
     _ready: deque[str] = attrs.field(factory=deque[str], init=False)

@@ -6,7 +6,7 @@ belong to the session's task group and end with it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -56,7 +56,7 @@ class SessionPort(Protocol):
         """The secrets to believe, the current ones first. Asked again whenever credentials may have changed."""
         ...
 
-    def start_soon(self, work: Callable[..., Awaitable[None]], /, *args: object) -> None:
+    def start_soon(self, work: Callable[..., Coroutine[Any, Any, None]], /, *args: object) -> None:
         """Run a task in the session's task group. The session cancels it at its end, after `Dispatcher.drain`."""
         ...
 
