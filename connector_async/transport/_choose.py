@@ -47,7 +47,7 @@ def as_transport(
     if isinstance(value, httpx.AsyncBaseTransport | httpx.AsyncClient):
         return HttpxTransport(value, max_body_bytes=max_body_bytes), True
     if value is not None:
-        if not isinstance(value, Transport):
+        if not _is_transport(value):
             raise TypeError(
                 f"not a transport: {type(value).__name__} (expected a Transport, or a transport or client of httpx)"
             )
@@ -76,6 +76,10 @@ def _environment_has_proxy(proxies: Mapping[str, str]) -> bool:
     """As httpx reads it; which hosts go past the proxy is left to httpx."""
     exempt = [host.strip() for host in proxies.get("no", "").split(",")]
     return "*" not in exempt and any(proxies.get(scheme) for scheme in ("http", "https", "all"))
+
+
+def _is_transport(value: object) -> bool:
+    return isinstance(value, Transport)
 
 
 def _on_asyncio() -> bool:

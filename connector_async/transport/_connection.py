@@ -276,7 +276,7 @@ class Connection(asyncio.Protocol):
         try:
             if self._received > self._too_much:
                 self._check_sizes(0 if self._has_head else self._received, len(self._body))
-            if self._has_head and not self._body:
+            if self._has_head and self._received == len(self._raw):  # the head was completed just now
                 announced = _value(self._raw.lower(), b"content-length")
                 if int(announced or b"0") > self._pool.limits.max_body_bytes:
                     raise ResponseTooLarge(f"the answer announces {int(announced)} bytes")

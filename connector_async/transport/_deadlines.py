@@ -69,8 +69,9 @@ class Deadlines:
 
     def _run(self) -> None:
         self._timer = None
-        now = self._loop.time()
-        while self._due and self._due[0] + 1 <= now * TICKS:
+        # A hair more than the clock says: a tick must not be missed by the rounding of its own product.
+        past = self._loop.time() * TICKS + 0.001
+        while self._due and self._due[0] + 1 <= past:
             # Out of the table first: what expires now may add a deadline of its own.
             for item in tuple(self.buckets.pop(heappop(self._due))):
                 item.expire()

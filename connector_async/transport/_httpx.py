@@ -8,7 +8,7 @@ bounds neither.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -110,6 +110,7 @@ class HttpxTransport:
         self._trusted = isinstance(inner, httpx.AsyncHTTPTransport)
         self._tasks: TaskGroup | None = None
         self._exchanges: set[_Exchange] = set()
+        self._calls: set[_Call] = set()
         self._client: httpx.AsyncClient | None = None
         self._is_closed = False
 
@@ -209,11 +210,26 @@ class HttpxTransport:
         """An httpx client over the same connections, for look-ups and file transfer. Not to be closed by users."""
         if self._client is None:
             self._client = httpx.AsyncClient(
-                transport=_Guarded(self._entered, self._send),
+                transport=_Guarded(self._start, self._send),
                 headers={"Accept-Encoding": "identity"},
                 trust_env=False,
             )
         return self._client
+
+    def _start(self, run: Callable[[httpx.Request, _Call], Awaitable[None]], request: httpx.Request) -> _Call:
+        tasks = self._entered()
+        call = _Call()
+        self._calls.add(call)
+        tasks.start_soon(self._finish, run, request, call)
+        return call
+
+    async def _finish(
+        self, run: Callable[[httpx.Request, _Call], Awaitable[None]], request: httpx.Request, call: _Call
+    ) -> None:
+        try:
+            await run(request, call)
+        finally:
+            self._calls.discard(call)
 
     def _entered(self) -> TaskGroup:
         if self._tasks is None:
@@ -225,12 +241,14 @@ class HttpxTransport:
     async def aclose(self) -> None:
         """End all exchanges; close `inner` if it was handed over; idempotent."""
         self._end(None, "the transport was closed")
+        # Each on its own: the scope of the task group is also that of whoever entered it.
+        for call in self._calls:
+            call.scope.cancel()
         if not self._is_closed:
             self._is_closed = True
-            if self._tasks is not None:
-                self._tasks.cancel_scope.cancel()
             if self._close_inner:
-                await self._inner.aclose()
+                with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+                    await self._inner.aclose()
 
     async def __aenter__(self) -> Self:
         self._is_closed = False
@@ -283,11 +301,16 @@ def _as_ours(error: Exception, exchange: _Exchange) -> ConnectorError:
     if tls is not None and not exchange.answered:
         sent = exchange.wrote or not (exchange.trusted or isinstance(error, httpx.ConnectError))
         return TLSError(f"TLS failed: {tls}", phase=Phase.TLS, sent=sent, retryable=False)
+    refused = next((cause for cause in _causes(error) if isinstance(cause, RemoteProtocolError)), None)
+    if refused is not None:
+        return type(refused)(str(refused))
     if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError) and not _is_early_end(error):
         return RemoteProtocolError(f"the answer is not valid HTTP ({name})")
-    phase = known if isinstance(known, Phase) else next((p for c, p in _PHASES if isinstance(error, c)), None)
-    timed_out = isinstance(error, httpx.TimeoutException)
-    return exchange.failure(f"the exchange failed ({name})", phase, timed_out=timed_out)
+    phase = known if isinstance(known, Phase) else None
+    if phase is None and exchange.trusted:
+        phase = next((phase for kind, phase in _PHASES if isinstance(error, kind)), None)
+    # Never `timed_out`: the deadline is ours, and some transports call everything a timeout.
+    return exchange.failure(f"the exchange failed ({name})", phase)
 
 
 def _is_early_end(error: Exception) -> bool:
@@ -330,13 +353,16 @@ class _Call:
 class _Guarded(httpx.AsyncBaseTransport):
     """For clients that stand on the same inner transport: they too must not cancel it in any other way than ours."""
 
-    def __init__(self, tasks: Any, send: Any) -> None:
-        self._tasks = tasks
+    def __init__(
+        self,
+        start: Callable[[Callable[[httpx.Request, _Call], Awaitable[None]], httpx.Request], _Call],
+        send: Callable[[httpx.Request], Awaitable[httpx.Response]],
+    ) -> None:
+        self._start = start
         self._send = send
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        call = _Call()
-        self._tasks().start_soon(self._run, request, call)
+        call = self._start(self._run, request)
         try:
             await call.ready.wait()
         except BaseException:

@@ -33,7 +33,9 @@ _HIGH_WATER = 65_536
 async def stream(pool: Pool, request: httpx.Request) -> httpx.Response:
     """Send a request and return the response once its head is there."""
     timeouts = {name: math.inf if value is None else value for name, value in _timeouts(request).items()}
-    head, framing = _head(request)
+    head, length = _head(request)
+    trace = request.extensions.get("trace", _no_trace)
+    await trace("pool.acquire.started", {"request": request})
     host = pool.host(_origin(request))
     now = pool.loop.time()
     try:
@@ -46,7 +48,19 @@ async def stream(pool: Pool, request: httpx.Request) -> httpx.Response:
         )
     except TransportError as error:
         raise in_httpx_words(error, request) from error
-    return await _Exchange(pool, connection, request, timeouts).run(head, framing)
+    exchange = _Exchange(pool, connection, request, timeouts)
+    try:
+        await trace("http11.send_request_headers.started", {"request": request})
+        response = await exchange.run(head, length)
+        await trace("http11.receive_response_headers.complete", {"return_value": response})
+    except BaseException:
+        exchange.close()
+        raise
+    return response
+
+
+async def _no_trace(_event: str, _info: dict[str, Any]) -> None:
+    """For requests without httpx's `trace` extension."""
 
 
 def _timeouts(request: httpx.Request) -> dict[str, float | None]:
@@ -106,13 +120,9 @@ class _Exchange:
 
     async def run(self, head: bytes, length: int | None) -> httpx.Response:
         """Send everything, then wait for the head of the answer."""
-        try:
-            await self._send(head, length)
-            while not self._has_head:
-                await self._wait("read")
-        except BaseException:
-            self.close()
-            raise
+        await self._send(head, length)
+        while not self._has_head:
+            await self._wait("read")
         return httpx.Response(
             self._status,
             headers=self._headers,

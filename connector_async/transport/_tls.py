@@ -58,7 +58,8 @@ class TLSSettings:
         try:
             context = _fresh() if self._ca_file is None else ssl.create_default_context(cafile=self._ca_file)
             if isinstance(self._cert, tuple):
-                context.load_cert_chain(*self._cert)
+                certificate, key, *password = self._cert
+                context.load_cert_chain(certificate, key, str(password[0]) if password else None)
             elif self._cert is not None:
                 context.load_cert_chain(self._cert)
         except OSError as error:  # ssl.SSLError is one
