@@ -46,6 +46,11 @@ class TicketState(Enum):
     DONE = "done"
 
 
+# Looked up once: on Python 3.11 each look-up of an enum member costs more than the decision it is for.
+_NEW, _WAITING, _READY, _RUNNING, _PAUSED, _DONE = TicketState
+_TYPING = Priority.TYPING
+
+
 class Ticket:
     """One request's place. Subclass it to hear of `granted` and `superseded`.
 
@@ -58,7 +63,7 @@ class Ticket:
         self.lane = lane
         self.priority = priority
         self.queued_at = 0.0
-        self.state = TicketState.NEW
+        self.state = _NEW
 
     def granted(self) -> None:
         """It may run now. Only called for tickets that had to wait."""
@@ -151,7 +156,7 @@ class Lanes:
             QueueFull: `max_queue` requests wait already, and none of them is mere typing.
             RuntimeError: The ticket has been here before.
         """
-        if ticket.state is not TicketState.NEW:
+        if ticket.state is not _NEW:
             raise RuntimeError(f"a ticket enters once, this one is {ticket.state.value}")
         lane = ticket.lane
         if lane not in self._active and self._may_start(now):
@@ -163,7 +168,7 @@ class Lanes:
         if dropped is None:
             self._queue_up(ticket, now)
             return False
-        if dropped is self._active.get(lane) and ticket.priority is Priority.TYPING and lane not in self._waiting:
+        if dropped is self._active.get(lane) and ticket.priority is _TYPING and lane not in self._waiting:
             self._replace_head(dropped, ticket, now)
         else:
             self._take_out(dropped)
@@ -178,9 +183,9 @@ class Lanes:
         Raises:
             RuntimeError: The ticket does not run.
         """
-        if ticket.state is not TicketState.RUNNING:
+        if ticket.state is not _RUNNING:
             raise RuntimeError(f"only a running ticket pauses, this one is {ticket.state.value}")
-        ticket.state = TicketState.PAUSED
+        ticket.state = _PAUSED
         self._running -= 1
         self._paused += 1
         self._pump(now)
@@ -191,7 +196,7 @@ class Lanes:
         Raises:
             RuntimeError: The ticket is not paused.
         """
-        if ticket.state is not TicketState.PAUSED:
+        if ticket.state is not _PAUSED:
             raise RuntimeError(f"only a paused ticket resumes, this one is {ticket.state.value}")
         self._paused -= 1
         if self._may_start(now):
@@ -205,7 +210,7 @@ class Lanes:
 
     def leave(self, ticket: Ticket, now: float) -> None:
         """End a ticket in whatever state it is, and let others on; idempotent."""
-        if ticket.state is TicketState.DONE or ticket.state is TicketState.NEW:
+        if ticket.state is _DONE or ticket.state is _NEW:
             return
         self._take_out(ticket)
         self._pump(now)
@@ -232,7 +237,7 @@ class Lanes:
         )
 
     def _start(self, ticket: Ticket, due: float) -> None:
-        ticket.state = TicketState.RUNNING
+        ticket.state = _RUNNING
         self._running += 1
         if self._spacing:
             self._next_start = due + self._spacing
@@ -240,7 +245,7 @@ class Lanes:
     def _queue_up(self, ticket: Ticket, now: float) -> None:
         self._enqueue(ticket, now)
         if ticket.lane in self._active:
-            ticket.state = TicketState.WAITING
+            ticket.state = _WAITING
             self._waiting.setdefault(ticket.lane, OrderedDict())[ticket] = None
         else:
             self._active[ticket.lane] = ticket
@@ -249,7 +254,7 @@ class Lanes:
 
     def _replace_head(self, old: Ticket, new: Ticket, now: float) -> None:
         """Put a typing state where the older one of its lane stood, so that who types much is not served last."""
-        old.state = TicketState.DONE
+        old.state = _DONE
         self._dequeue(old)
         self._enqueue(new, now)
         self._active[new.lane] = new
@@ -258,7 +263,7 @@ class Lanes:
     def _enqueue(self, ticket: Ticket, now: float) -> None:
         ticket.queued_at = now
         self._queued[ticket] = None
-        if ticket.priority is Priority.TYPING:
+        if ticket.priority is _TYPING:
             self._typing[ticket.lane] = ticket
 
     def _dequeue(self, ticket: Ticket) -> None:
@@ -267,19 +272,19 @@ class Lanes:
             del self._typing[ticket.lane]
 
     def _make_ready(self, ticket: Ticket) -> None:
-        ticket.state = TicketState.READY
+        ticket.state = _READY
         self._ready[ticket.priority][ticket.lane] = ticket
 
     def _take_out(self, ticket: Ticket) -> None:
         state = ticket.state
-        ticket.state = TicketState.DONE
-        if state is TicketState.WAITING:
+        ticket.state = _DONE
+        if state is _WAITING:
             self._dequeue(ticket)
             self._unlist(ticket)
             return
-        if state is TicketState.RUNNING:
+        if state is _RUNNING:
             self._running -= 1
-        elif state is TicketState.PAUSED:
+        elif state is _PAUSED:
             self._paused -= 1
         else:
             self._dequeue(ticket)
@@ -332,7 +337,7 @@ class Lanes:
 
     def _room_for(self, ticket: Ticket, now: float) -> Ticket | None:
         """The typing state that must go so that a ticket can wait; None if there is room without."""
-        if ticket.priority is Priority.TYPING:
+        if ticket.priority is _TYPING:
             older = self._typing.get(ticket.lane)
             if older is not None:
                 return older
