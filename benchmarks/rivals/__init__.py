@@ -1,4 +1,4 @@
-"""Everyone who can send a message, by name: each module has `connect(job)`, an async context manager of a `send`."""
+"""Everyone who can send a message, by name: what connects is an async context manager around a `send`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ Send = Callable[[int], Awaitable[object]]
 Connect = Callable[[Job], AbstractAsyncContextManager[Send]]
 
 RIVALS = {
-    "floor": "floor",
-    "pooled": "pooled",
-    "session": "session",
-    "pyreqwest": "by_pyreqwest",
-    "aiohttp": "by_aiohttp",
-    "httpx+aiohttp": "by_httpx_aiohttp",
-    "httpx": "by_httpx",
+    "lean floor": "floor:connect_lean",
+    "floor": "floor:connect",
+    "pooled": "pooled:connect",
+    "session": "session:connect",
+    "pyreqwest": "by_pyreqwest:connect",
+    "aiohttp": "by_aiohttp:connect",
+    "httpx+aiohttp": "by_httpx_aiohttp:connect",
+    "httpx": "by_httpx:connect",
 }
 """From the bare floor to the heaviest: the order of the tables."""
 SLOW = frozenset({"httpx"})
@@ -35,4 +36,5 @@ def load(name: str) -> Connect:
     Raises:
         ImportError: What it needs is not installed, or not written yet.
     """
-    return cast(Connect, importlib.import_module(f"{__name__}.{RIVALS[name]}").connect)
+    module, _, function = RIVALS[name].partition(":")
+    return cast(Connect, getattr(importlib.import_module(f"{__name__}.{module}"), function))

@@ -39,7 +39,7 @@ def run(*arguments: str) -> dict[str, Any]:
 @pytest.mark.parametrize("tls", ["off", "on"])
 def test_send_measures_every_rival_that_is_asked_for(tls: str, tmp_path: Path) -> None:
     """Our decision: all rivals in one run, each with CPU, rate, latency and memory."""
-    rivals = ["floor", "pooled", "session", "pyreqwest", "aiohttp", "httpx+aiohttp", "httpx"]
+    rivals = ["lean floor", "floor", "pooled", "session", "pyreqwest", "aiohttp", "httpx+aiohttp", "httpx"]
     plot = tmp_path / "plot.png"
     pictured = ["--plot", str(plot)] if tls == "off" else []
     if pictured:
