@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import anyio
 import attrs
 import httpx
 import orjson
@@ -25,9 +26,12 @@ __all__ = ["DOMAIN_API", "DomainSettings", "Domains", "check_account_id", "check
 logger = logging.getLogger("connector_async.domains")
 
 DOMAIN_API = "https://api.liveperson.net"
+_SCHEMES = ("http", "https")
 _VENDOR_DOMAINS = ("liveperson.net", "liveperson.com")
 _TTL = 4 * 3600.0  # hosts move rarely; the page asks not to hard-code them, not to ask each time
 _RETRY = 60.0  # while the Domain API is down, old answers serve; ask again after so many seconds
+_TIMEOUT = 15.0  # seconds for a look-up as a whole: httpx bounds each read, not the sum
+_MAX_ANSWER = 65_536  # bytes; an answer has some hundred
 _HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 _ACCOUNT = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
@@ -52,7 +56,7 @@ def check_base_url(value: object, *, what: str) -> str:
         ConfigurationError: It is neither, or would send secrets in the clear.
     """
     scheme, host, port = _take_apart(value)
-    if host is None or scheme not in ("http", "https"):
+    if host is None or scheme not in _SCHEMES:
         raise ConfigurationError(f"{what}: expected https://host or a bare host, got {value!r}")
     if scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(f"{what}: http would send secrets in the clear to {host}; use https")
@@ -89,10 +93,14 @@ class DomainSettings:
 class _Entry:
     url: str
     fresh_until: float
+    asked_at: float
 
 
 class Domains:
-    """The hosts of one account: kept for hours, looked up once however many ask; old answers serve while it is down.
+    """The hosts of one account: kept for hours, looked up once however many ask.
+
+    Nobody waits for a host that is known: an answer that is due for a new look-up serves until there is a newer one,
+    and on while the Domain API is down.
 
     Source: Domain API page; https and the check of hosts: our decision, since secrets go there.
     """
@@ -115,14 +123,16 @@ class Domains:
         self._flights = flights
 
     def known(self, service: str) -> str | None:
-        """The base URL, if no look-up is due."""
+        """The base URL, if it can be told without waiting."""
         override = self._overrides.get(service)
         if override is not None:
             return override
         entry = self._cache.get(service)
-        if entry is not None and self._clock.time() < entry.fresh_until:
-            return entry.url
-        return None
+        if entry is None:
+            return None
+        if self._clock.time() >= entry.fresh_until:
+            self._flights.start(("domain", service), lambda: self._refresh(service))
+        return entry.url
 
     async def resolve(self, service: str) -> str:
         """The base URL of a service.
@@ -139,38 +149,56 @@ class Domains:
         """A connection to this service failed: look it up again at the next use, at most once a minute."""
         entry = self._cache.get(service)
         if entry is not None:
-            entry.fresh_until = min(entry.fresh_until, self._clock.time())
+            entry.fresh_until = min(entry.fresh_until, max(self._clock.time(), entry.asked_at + _RETRY))
 
     async def _refresh(self, service: str) -> str:
         entry = self._cache.get(service)
+        now = self._clock.time()
         try:
             url = await self._look_up(service)
         except RequestError as error:
             if entry is None:
                 raise
             logger.warning("domain look-up failed, the old answer serves on: %s", error, extra={"service": service})
+            entry.asked_at = now
             entry.fresh_until = self._clock.time() + _RETRY
             return entry.url
-        self._cache[service] = _Entry(url, self._clock.time() + _TTL)
+        self._cache[service] = _Entry(url, self._clock.time() + _TTL, now)
         return url
 
     async def _look_up(self, service: str) -> str:
         url = f"{self._api}/api/account/{self._account_id}/service/{service}/baseURI.json"
         try:
-            response = await self._client.get(url, params={"version": "1.0"}, timeout=15.0, follow_redirects=False)
-        except httpx.HTTPError as error:
+            with anyio.fail_after(_TIMEOUT):
+                status, content = await self._get(url)
+        except Exception as error:
+            # Of httpx, or of whatever transport of the user's stands beneath it.
             raise NotSent(
                 f"the Domain API at {self._api} cannot be reached ({type(error).__name__})",
                 hint="check the network, or pass `domains={...}`",
             ) from error
-        if response.status_code != 200:
-            raise _refused(self._account_id, service, response.status_code)
-        return self._accept(service, _base_uri(response.content, service))
+        if status != 200:
+            raise _refused(self._account_id, service, status)
+        answer = _base_uri(content, service)
+        if answer is None:
+            raise NotSent(f"the Domain API's answer names no place for {service!r}", status=status)
+        return self._accept(service, answer)
+
+    async def _get(self, url: str) -> tuple[int, bytes]:
+        content = bytearray()
+        async with self._client.stream(
+            "GET", url, params={"version": "1.0"}, timeout=_TIMEOUT, follow_redirects=False
+        ) as response:
+            async for chunk in response.aiter_raw():
+                content += chunk
+                if len(content) > _MAX_ANSWER:
+                    break
+        return response.status_code, bytes(content)
 
     def _accept(self, service: str, answer: object) -> str:
         scheme, host, port = _take_apart(answer)
         local = _is_loopback(httpx.URL(self._api).host)
-        if host is not None and local and _is_loopback(host):
+        if host is not None and local and _is_loopback(host) and scheme in _SCHEMES:
             # The sandbox: a bare `127.0.0.1:port` speaks what the Domain API itself speaks.
             stated = scheme if "://" in str(answer) else httpx.URL(self._api).scheme
             return f"{stated}://{_join(host, port)}"
@@ -186,6 +214,13 @@ class Domains:
 def _refused(account_id: str, service: str, status: int) -> NotSent:
     if status >= 500 or status == 429:
         return NotSent(f"the Domain API answers {status}", status=status)
+    if 300 <= status < 400:
+        return NotSent(
+            f"the Domain API answers with a redirect ({status}), which is not followed",
+            status=status,
+            retryable=False,
+            hint="check its URL, or pass `domains={...}`",
+        )
     return NotSent(
         f"the Domain API knows no service {service!r} for account {account_id!r} (status {status})",
         status=status,
@@ -200,15 +235,18 @@ def _base_uri(content: bytes, service: str) -> object:
         answer: Any = orjson.loads(content)
     except orjson.JSONDecodeError:
         return None
-    if isinstance(answer, dict) and isinstance(answer.get("baseURIs"), list):
+    if isinstance(answer, dict) and "baseURIs" in answer:
         entries = answer["baseURIs"]
+        # A list of one may come as its bare element (protocol.md 7.1).
+        entries = entries if isinstance(entries, list) else [entries]
         answer = next((e for e in entries if isinstance(e, dict) and e.get("service") == service), None)
     return answer.get("baseURI") if isinstance(answer, dict) else None
 
 
 def _take_apart(value: object) -> tuple[str, str | None, int | None]:
     """Scheme (https if none), host (None if it is not one) and port. No path, user info or odd spelling passes."""
-    if not isinstance(value, str):
+    # ASCII alone: `lower` turns some other characters (the Kelvin sign) into letters of it.
+    if not isinstance(value, str) or not value.isascii():
         return "", None, None
     scheme, separator, rest = value.partition("://")
     if not separator:
@@ -217,7 +255,7 @@ def _take_apart(value: object) -> tuple[str, str | None, int | None]:
     host, port = rest, ""
     if ":" in rest and not rest.endswith("]"):
         host, _, port = rest.rpartition(":")
-        if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        if not (port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
             return scheme.lower(), None, None
     if not (_HOST.fullmatch(host) or _is_ipv6_literal(host)) or len(host) > 253:
         return scheme.lower(), None, None

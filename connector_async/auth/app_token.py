@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from urllib.parse import urlencode
 
+import anyio
 import attrs
 import orjson
 
@@ -22,9 +23,10 @@ from connector_async.errors import (
     TransportError,
 )
 from connector_async.protocol.lifetime import lifetime_of
+from connector_async.protocol.retry import parse_retry_after
 from connector_async.transport.base import Answer, Headers, Target, Transport
 
-__all__ = ["AppCredentials", "AppTokenSource", "CredentialsSource"]
+__all__ = ["AppCredentials", "AppTokenSource", "CredentialsSource", "unavailable"]
 
 _HEADERS = Headers([("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json")])
 _TIMEOUT = 15.0
@@ -33,6 +35,26 @@ _TIMEOUT = 15.0
 def _filled(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, str) or not value.strip():
         raise ConfigurationError(f"{attribute.name} is empty; it comes with the app installation")
+    _check_sendable(attribute.name, value)
+
+
+def _check_sendable(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # Not `from`: that error holds the whole value.
+        raise ConfigurationError(f"{name} is no valid text (it holds half a surrogate pair)") from None
+
+
+def _secrets(_instance: object, attribute: attrs.Attribute[Any], values: tuple[object, ...]) -> None:
+    # Signatures are checked with these: an empty one would accept everybody's.
+    for value in values:
+        _filled(_instance, attribute, value)
+
+
+def _several(values: Iterable[str]) -> tuple[str, ...]:
+    # A text is an iterable of texts too, and each of its characters would pass for a secret.
+    return (values,) if isinstance(values, str) else tuple(values)
 
 
 @attrs.frozen
@@ -43,12 +65,14 @@ class AppCredentials:
         previous_secrets: Older secrets; they only verify webhooks while a rotation is under way.
 
     Raises:
-        ConfigurationError: The id or the secret is empty.
+        ConfigurationError: The id or a secret is empty, or no text that can be sent.
     """
 
     client_id: str = attrs.field(validator=_filled)
     client_secret: str = attrs.field(repr=False, validator=_filled)
-    previous_secrets: tuple[str, ...] = attrs.field(repr=False, kw_only=True, default=(), converter=tuple)
+    previous_secrets: tuple[str, ...] = attrs.field(
+        repr=False, kw_only=True, default=(), converter=_several, validator=_secrets
+    )
 
 
 CredentialsSource = AppCredentials | Callable[[], Awaitable[AppCredentials]]
@@ -69,6 +93,7 @@ class AppTokenSource:
         transport: Transport,
         resolve: Callable[[str], Awaitable[str]],
         now: Callable[[], float],
+        suspect: Callable[[str], None] = lambda _service: None,
     ) -> None:
         self._path = f"/sentinel/api/account/{account_id}/app/token?v=1.0&grant_type=client_credentials"
         self._credentials = credentials
@@ -77,6 +102,7 @@ class AppTokenSource:
         self._transport = transport
         self._resolve = resolve
         self._now = now
+        self._suspect = suspect
         self._target: tuple[str, Target] | None = None
 
     async def fetch(self) -> FetchedToken:
@@ -99,9 +125,9 @@ class AppTokenSource:
                 hint=error.hint,
             ) from error
         except (TransportError, ProtocolError) as error:
-            raise TokenUnavailable(f"the token service does not answer: {error}") from error
+            raise unavailable("the token service", error, lambda: self._suspect("sentinel")) from error
         if answer.status >= 300:
-            raise _refused(answer.status)
+            raise _refused(answer)
         return _read(answer)
 
     def abort(self) -> None:
@@ -118,7 +144,8 @@ class AppTokenSource:
         if isinstance(self._credentials, AppCredentials):
             return self._credentials
         try:
-            credentials = await self._credentials()
+            with anyio.fail_after(_TIMEOUT):
+                credentials = await self._credentials()
         except Exception as error:
             raise TokenUnavailable(f"the credentials callable failed ({type(error).__name__})") from error
         if not isinstance(credentials, AppCredentials):
@@ -134,10 +161,23 @@ class AppTokenSource:
         return self._target[1]
 
 
-def _refused(status: int) -> AuthError:
+def unavailable(service: str, error: TransportError | ProtocolError, suspect: Callable[[], None]) -> TokenUnavailable:
+    """What a failed exchange with a token service means; `suspect` is called if its host may have moved."""
+    retryable = True
+    if isinstance(error, TransportError):
+        retryable = error.retryable
+        if not error.sent:
+            suspect()
+    hint = None if retryable else "check the certificate and the host"
+    return TokenUnavailable(f"{service} does not answer: {error}", retryable=retryable, hint=hint)
+
+
+def _refused(answer: Answer) -> AuthError:
+    status = answer.status
     if status in (400, 401, 403):
         return AppTokenRefused(f"the token service refused the app credentials (status {status})", status=status)
-    return TokenUnavailable(f"the token service answers {status}", status=status)
+    asked = parse_retry_after(answer.header(b"retry-after"), time.time())
+    return TokenUnavailable(f"the token service answers {status}", status=status, retry_after=asked)
 
 
 def _read(answer: Answer) -> FetchedToken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -12,11 +13,15 @@ import orjson
 
 from connector_async._concurrency import Clock, SingleFlight
 from connector_async._redact import mask
+from connector_async.auth._codes import APP_TOKEN_CODES
 from connector_async.auth._jwt import is_token, read_claims
+from connector_async.auth.app_token import unavailable
 from connector_async.auth.keeper import AppToken, TokenKeeper
 from connector_async.errors import (
+    AppTokenRefused,
     AuthError,
     ConsumerTokenRefused,
+    LocalProtocolError,
     ProtocolError,
     TokenUnavailable,
     TransportError,
@@ -26,6 +31,8 @@ from connector_async.store.base import ConsumerRecord, Store
 from connector_async.transport.base import Answer, Headers, Target, Transport
 
 __all__ = ["ConsumerToken", "ConsumerTokens"]
+
+logger = logging.getLogger("connector_async.auth")
 
 _TIMEOUT = 15.0
 _RENEWAL_INTERVAL = 30.0  # a consumer acting on another's conversation is refused each time: do not ask each time
@@ -63,6 +70,7 @@ class ConsumerTokens:
         clock: Clock,
         flights: SingleFlight,
         max_cached: int,
+        suspect: Callable[[str], None] = lambda _service: None,
     ) -> None:
         self._account_id = account_id
         self._path = f"/api/account/{account_id}/consumer?v=1.0"
@@ -73,6 +81,7 @@ class ConsumerTokens:
         self._clock = clock
         self._flights = flights
         self._max_cached = max_cached
+        self._suspect = suspect
         self._cache: OrderedDict[str, ConsumerToken] = OrderedDict()
         self._limit = anyio.Semaphore(_MAX_FETCHES)
         self._target: tuple[str, Target] | None = None
@@ -111,15 +120,8 @@ class ConsumerTokens:
         current = self.known(ext_consumer_id)
         if current is not None and current is not refused:
             return current
-        now = self._clock.time()
-        if now - refused.renewed_at < _RENEWAL_INTERVAL:
-            raise ConsumerTokenRefused("a freshly fetched ConsumerJWS was refused")
-        refused.renewed_at = now
-        token = await self._flights.run(("consumer!", ext_consumer_id), lambda: self._fetch(ext_consumer_id))
-        token.renewed_at = now
-        if token.value == refused.value:
-            raise ConsumerTokenRefused("the ConsumerJWS was refused, and the identity service gives the same again")
-        return token
+        # All that came back with this token wait for one renewal, and take what comes of it.
+        return await self._flights.run(("consumer!", ext_consumer_id), lambda: self._renew(ext_consumer_id, refused))
 
     def forget(self, ext_consumer_id: str) -> None:
         """Drop the token from memory."""
@@ -130,36 +132,61 @@ class ConsumerTokens:
         if self._target is not None:
             self._transport.abort(self._target[1])
 
+    async def _renew(self, ext_consumer_id: str, refused: ConsumerToken) -> ConsumerToken:
+        if self._clock.time() - refused.renewed_at < _RENEWAL_INTERVAL:
+            raise ConsumerTokenRefused("a freshly fetched ConsumerJWS was refused")
+        token = await self._fetch(ext_consumer_id)
+        token.renewed_at = refused.renewed_at = self._clock.time()
+        if token.value == refused.value:
+            raise ConsumerTokenRefused("the ConsumerJWS was refused, and the identity service gives the same again")
+        return token
+
     async def _load(self, ext_consumer_id: str) -> ConsumerToken:
-        record = await self._store.get_consumer(self._account_id, ext_consumer_id)
+        try:
+            record = await self._store.get_consumer(self._account_id, ext_consumer_id)
+        except Exception:
+            # The identity service knows it too; a store that fails must not stop the messages.
+            logger.exception("the store did not give a ConsumerJWS")
+            record = None
         if record is not None and is_token(record.token):
             return self._keep(ext_consumer_id, ConsumerToken(record.token))
         return await self._fetch(ext_consumer_id)
 
     async def _fetch(self, ext_consumer_id: str) -> ConsumerToken:
-        body = orjson.dumps({"ext_consumer_id": ext_consumer_id})
+        try:
+            body = orjson.dumps({"ext_consumer_id": ext_consumer_id})
+        except TypeError:
+            raise LocalProtocolError("the ext_consumer_id is no valid text (half a surrogate pair)") from None
         async with self._limit:
             app_token = await self._keeper.get()
             answer = await self._post(app_token, body)
             if answer.status == 401:
-                # "401: the AppJWT is missing, expired or invalid": nothing else can be wrong here.
-                app_token = await self._keeper.renew(app_token.generation, certain=True)
+                # "401: the AppJWT is missing, expired or invalid". Believed for good only where the code says so:
+                # all messages stop while a refused AppJWT is renewed.
+                certain = _error_code(answer) in APP_TOKEN_CODES
+                app_token = await self._keeper.renew(app_token.generation, certain=certain)
                 answer = await self._post(app_token, body)
         if answer.status >= 300:
             raise _refused(answer, ext_consumer_id)
         value = _read(answer)
         self.fetched += 1
-        claims = read_claims(value)
-        lp_consumer_id = claims.get("lp_consumer_id")
-        await self._store.put_consumer(
-            ConsumerRecord(
-                account_id=self._account_id,
-                ext_consumer_id=ext_consumer_id,
-                lp_consumer_id=lp_consumer_id if isinstance(lp_consumer_id, str) else None,
-                token=value,
-            )
+        token = self._keep(ext_consumer_id, ConsumerToken(value))
+        await self._remember(ext_consumer_id, value)
+        return token
+
+    async def _remember(self, ext_consumer_id: str, value: str) -> None:
+        lp_consumer_id = read_claims(value).get("lp_consumer_id")
+        record = ConsumerRecord(
+            account_id=self._account_id,
+            ext_consumer_id=ext_consumer_id,
+            lp_consumer_id=lp_consumer_id if isinstance(lp_consumer_id, str) else None,
+            token=value,
         )
-        return self._keep(ext_consumer_id, ConsumerToken(value))
+        try:
+            await self._store.put_consumer(record)
+        except Exception:
+            # The token is good all the same; without it every message would ask the identity service again.
+            logger.exception("the store did not take a ConsumerJWS")
 
     async def _post(self, app_token: AppToken, body: bytes) -> Answer:
         target = self._target_at(await self._resolve("idp"))
@@ -170,7 +197,7 @@ class ConsumerTokens:
         try:
             return await self._transport.post(target, self._headers[1], body, self._clock.time() + _TIMEOUT)
         except (TransportError, ProtocolError) as error:
-            raise TokenUnavailable(f"the identity service does not answer: {error}") from error
+            raise unavailable("the identity service", error, lambda: self._suspect("idp")) from error
 
     def _target_at(self, base: str) -> Target:
         if self._target is None or self._target[0] != base:
@@ -187,6 +214,8 @@ class ConsumerTokens:
 
 def _refused(answer: Answer, ext_consumer_id: str) -> AuthError:
     status = answer.status
+    if status == 401:
+        return AppTokenRefused("the identity service refused a freshly renewed AppJWT", status=status)
     if status == 429 or status >= 500:
         asked = parse_retry_after(answer.header(b"retry-after"), time.time())
         return TokenUnavailable(f"the identity service answers {status}", status=status, retry_after=asked)
@@ -198,11 +227,22 @@ def _refused(answer: Answer, ext_consumer_id: str) -> AuthError:
 
 
 def _read(answer: Answer) -> str:
-    try:
-        body: Any = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        body = None
-    token = body.get("token") if isinstance(body, dict) else None
+    token = _member(answer, "token")
     if not is_token(token):
         raise TokenUnavailable("the identity service's answer holds no usable token", status=answer.status)
     return token
+
+
+def _error_code(answer: Answer) -> int | None:
+    """The `errorCode` of an authorization error, if that is what it is."""
+    body = _member(answer, "body")
+    code = body.get("errorCode") if isinstance(body, dict) else None
+    return code if isinstance(code, int) else None
+
+
+def _member(answer: Answer, name: str) -> Any:
+    try:
+        body: Any = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return None
+    return body.get(name) if isinstance(body, dict) else None

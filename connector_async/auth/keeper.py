@@ -8,6 +8,7 @@ the current one, and at most once in 30 seconds, so that one consumer's bad luck
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 
 import attrs
@@ -16,10 +17,13 @@ from connector_async._concurrency import Clock, Slot, twin
 from connector_async.errors import AppTokenRefused, AuthError, SessionClosed, TokenUnavailable
 from connector_async.hooks import Hooks, TokenRefreshed, TokenRefreshFailed
 from connector_async.protocol.lifetime import Freshness, Lifetime
+from connector_async.protocol.retry import RETRY_AFTER_CAP
 
 __all__ = ["AppToken", "FetchedToken", "TokenKeeper", "TokenSettings"]
 
 logger = logging.getLogger("connector_async.auth")
+
+_PACE = 0.1  # seconds from a renewal to the next, at least
 
 
 @attrs.frozen(kw_only=True)
@@ -31,7 +35,8 @@ class TokenSettings:
         early: So long before its end it is renewed at the latest (the how-to guide's 5 minutes).
         forced_interval: Least time between two renewals that 401 answers ask for.
         backoff: First pause after a failed renewal; doubles up to `longest_backoff`.
-        throttled_backoff: Least pause after a 429 of the token service (the vendor's 5 seconds for logins).
+        throttled_backoff: Least pause after a 429 of the token service (the vendor's 5 seconds for logins). A pause
+            that the service asks for itself is kept, up to two minutes.
     """
 
     fraction: float = 0.9
@@ -44,8 +49,11 @@ class TokenSettings:
     def __attrs_post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction must be above 0 and at most 1, got {self.fraction}")
-        if min(self.early, self.forced_interval) < 0 or self.backoff <= 0 or self.longest_backoff < self.backoff:
-            raise ValueError("times must not be negative, and longest_backoff not below backoff")
+        # Written so that NaN, which compares with nothing, is refused as well.
+        if not (min(self.early, self.forced_interval, self.throttled_backoff) >= 0 < self.backoff):
+            raise ValueError("times must not be negative, and backoff must be above 0")
+        if not self.longest_backoff >= self.backoff:
+            raise ValueError("longest_backoff must not be below backoff")
 
 
 @attrs.frozen(kw_only=True)
@@ -94,7 +102,8 @@ class TokenKeeper:
         self._due_at: float | None = None
         self._failures = 0
         self._failure: AuthError | None = None
-        self._retry_at = float("-inf")
+        self._fails_until = float("-inf")
+        self._paced_until = float("-inf")
         self._waiters: set[Slot] = set()
         self._bell: Slot | None = None
         self._closed = False
@@ -128,15 +137,14 @@ class TokenKeeper:
 
         Raises:
             AppTokenRefused: The token service refused the credentials.
-            TokenUnavailable: It gives no token; known at once while a failed renewal pauses.
+            TokenUnavailable: It gives no token; known at once while renewing fails.
             SessionClosed: The session ended while waiting.
         """
         token = self.current()
         if token is not None:
             return token
         self._check_open()
-        if self._failure is not None and self._clock.time() < self._retry_at:
-            raise twin(self._failure)
+        self._check_failing()
         # A renewal that a 401 asked for may be planned for later; nobody makes it earlier.
         self._demand(max(self._clock.time(), self._forced_at))
         return await self._renewed()
@@ -164,8 +172,8 @@ class TokenKeeper:
         if now < allowed_at and not certain:
             raise AppTokenRefused("a freshly renewed AppJWT was refused again", error_code=None)
         self._refused_generation = generation
-        self._failure = None
         self._forced_at = max(now, allowed_at)
+        self._check_failing()
         self._demand(self._forced_at)
         return await self._renewed()
 
@@ -187,8 +195,9 @@ class TokenKeeper:
             fetched = await self._fetch()
         except AuthError as error:
             self._failed(error)
-        except Exception as error:
-            logger.exception("the token renewal failed in an unexpected way")
+        except Exception as error:  # noqa: BLE001 - the task that keeps the token must outlive it
+            # Without its words: a foreign transport may quote the form it was to send, and with it the secret.
+            logger.error("the token renewal failed in an unexpected way (%s)", type(error).__name__)
             unavailable = TokenUnavailable(f"the token renewal failed ({type(error).__name__})")
             unavailable.__cause__ = error
             self._failed(unavailable)
@@ -206,7 +215,9 @@ class TokenKeeper:
         self._token = AppToken(value=fetched.value, generation=self._generation, lifetime=lifetime)
         self._failure = None
         self._failures = 0
-        self._due_at = lifetime.refresh_at
+        # A service that gives tokens of no life must not be asked without pause.
+        self._paced_until = now + _PACE
+        self._due_at = max(lifetime.refresh_at, self._paced_until)
         logger.info("AppJWT renewed, it lives %.0f s", fetched.seconds, extra={"generation": self._generation})
         self._settle(None)
         if self._hooks:
@@ -218,21 +229,26 @@ class TokenKeeper:
         pause = min(settings.longest_backoff, settings.backoff * 2.0 ** min(self._failures, 16))
         if error.status == 429:
             pause = max(pause, settings.throttled_backoff)
+        if isinstance(error, TokenUnavailable) and error.retry_after is not None:
+            pause = max(pause, min(error.retry_after, RETRY_AFTER_CAP))
         pause *= 1 + 0.1 * self._random()
         self._failures += 1
         self._failure = error
-        self._retry_at = now + pause
         # Refused credentials do not heal by asking again: the next request asks, the clock does not. While an
         # older token holds, renewing goes on, since the refusal may pass (a vault that rotates).
-        persists = not isinstance(error, AppTokenRefused) or self.current() is not None
-        self._due_at = self._retry_at if persists else None
-        logger.warning("AppJWT renewal failed: %s", error, extra={"wait": pause if persists else None})
+        persists = error.retryable or self.current() is not None
+        self._due_at = now + pause if persists else None
+        # While the clock asks, nobody waits for its next answer: who has no token learns at once why.
+        self._fails_until = math.inf if persists else now + pause
+        wait = pause if persists else None
+        logger.warning("AppJWT renewal failed: %s", error, extra={"wait": wait})
         self._settle(None if self.current() is not None else error)
         if self._hooks:
-            self._hooks.emit(TokenRefreshFailed(cause=str(error), wait=pause if persists else None))
+            self._hooks.emit(TokenRefreshFailed(cause=str(error), wait=wait))
 
     def _demand(self, when: float) -> None:
         """Make a renewal due at `when`, if none is due before."""
+        when = max(when, self._paced_until)
         if self._due_at is None or when < self._due_at:
             self._due_at = when
         if self._bell is not None:
@@ -270,6 +286,10 @@ class TokenKeeper:
                 slot.settle()
             else:
                 slot.fail(twin(error))
+
+    def _check_failing(self) -> None:
+        if self._failure is not None and self._clock.time() < self._fails_until:
+            raise twin(self._failure)
 
     def _check_open(self) -> None:
         if self._closed:
