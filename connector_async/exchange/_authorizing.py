@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from connector_async.auth import AppToken, ConsumerToken, ConsumerTokens, TokenKeeper
+from connector_async.auth._codes import APP_TOKEN_CODES, CONSUMER_TOKEN_CODES
 from connector_async.domains import Domains
 from connector_async.errors import AppTokenRefused, ConsumerTokenRefused
 from connector_async.exchange._call import Call, Endpoint
-from connector_async.exchange._failing import APP_TOKEN_CODES, CONSUMER_TOKEN_CODES
 from connector_async.exchange._reading import Problem
 from connector_async.transport.base import Headers, Target, Transport
 
@@ -40,7 +40,8 @@ class Authorizer:
     def ready(self, call: Call) -> Ready | None:
         """Everything, if nothing has to be waited for."""
         app_token = self._keeper.current()
-        consumer_token = self._consumers.known(call.consumer_id)
+        # What was fetched for this call serves it even if others have pushed it out of memory meanwhile.
+        consumer_token = self._consumers.known(call.consumer_id) or call.consumer_token
         base = self._domains.known(SERVICE)
         if app_token is None or consumer_token is None or base is None:
             return None
@@ -69,7 +70,7 @@ class Authorizer:
         """
         await self._domains.resolve(SERVICE)
         await self._keeper.get()
-        await self._consumers.get(call.consumer_id)
+        call.consumer_token = await self._consumers.get(call.consumer_id)
 
     async def renew(self, call: Call, problem: Problem, ready: Ready) -> bool:
         """After a 401: whether another token is at hand, so that sending again makes sense.
@@ -79,20 +80,23 @@ class Authorizer:
 
         Raises:
             TokenUnavailable: A token was to be renewed and cannot be had.
+            AppTokenRefused, ConsumerTokenRefused: Its service says no, which tells more than the 401 did.
         """
         try:
             if problem.error_code in CONSUMER_TOKEN_CODES:
                 if call.renewed_consumer_token:
                     return False
                 call.renewed_consumer_token = True
-                await self._consumers.renew(call.consumer_id, ready.consumer_token)
+                call.consumer_token = await self._consumers.renew(call.consumer_id, ready.consumer_token)
                 return True
             if call.renewed_app_token:
                 return False
             call.renewed_app_token = True
             certain = problem.error_code in APP_TOKEN_CODES
             await self._keeper.renew(ready.app_token.generation, certain=certain)
-        except (AppTokenRefused, ConsumerTokenRefused):
+        except (AppTokenRefused, ConsumerTokenRefused) as error:
+            if error.status is not None:
+                raise
             return False
         return True
 

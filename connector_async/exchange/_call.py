@@ -10,6 +10,7 @@ from typing import Any, Literal
 import attrs
 
 from connector_async._concurrency import Slot
+from connector_async.auth import ConsumerToken
 from connector_async.protocol.lanes import Priority, Ticket
 from connector_async.protocol.retry import Attempt, RetryPolicy
 from connector_async.transport.base import Headers
@@ -17,6 +18,8 @@ from connector_async.wire import Request, RequestBody
 
 __all__ = ["Call", "Endpoint", "PendingRequest", "Stage", "Superseded", "session_owned"]
 
+
+_MOST_PRIOR_ATTEMPTS = 1_000  # the counter doubles each time: its digits must stay countable
 
 session_owned: ContextVar[bool] = ContextVar("connector_async_session_owned", default=False)
 """Set in tasks that carry the session's own messages: while it drains, those may still send."""
@@ -76,6 +79,7 @@ class Call(Ticket):
         "backing_off",
         "batch",
         "consumer_id",
+        "consumer_token",
         "counted",
         "deadline",
         "endpoint",
@@ -110,6 +114,8 @@ class Call(Ticket):
         proof: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(lane, priority)
+        if not 0 <= prior_attempts <= _MOST_PRIOR_ATTEMPTS:
+            raise ValueError(f"prior_attempts must be from 0 to {_MOST_PRIOR_ATTEMPTS}, got {prior_attempts}")
         self.requests = requests
         self.request_ids = tuple([str(request.id) for request in requests])
         self.batch = batch
@@ -120,6 +126,7 @@ class Call(Ticket):
         self.properties = properties
         self.prior_attempts = prior_attempts
         self.proof = proof
+        self.consumer_token: ConsumerToken | None = None
         self.admitted_at = 0.0
         self.deadline = 0.0
         self.stage = Stage.QUEUED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from connector_async.auth._codes import APP_TOKEN_CODES
 from connector_async.errors import (
     AppTokenRefused,
     ConsumerTokenRefused,
@@ -22,10 +23,6 @@ from connector_async.exchange._reading import Problem
 from connector_async.protocol.retry import Fate, Stop
 
 __all__ = ["deadline_error", "final_error", "item_error"]
-
-# Of the authorization errors (protocol.md 8.2): which blame the AppJWT, which the consumer.
-APP_TOKEN_CODES = frozenset({40102, 40105})
-CONSUMER_TOKEN_CODES = frozenset({40103, 40104})
 
 _RETRY_LATER = "it is safe to send it again later"
 _MAYBE = "it may have landed: sending it again may double it"
@@ -71,9 +68,8 @@ def item_error(call: Call, request_id: str, type_: str, problem: Problem | None)
     if problem is None:
         return OutcomeUnknown("the batch's answer has nothing for this request", hint=_MAYBE, **facts)
     facts |= {"code": problem.code, "status": problem.status, "error_code": problem.error_code}
-    if call.may_have_landed:
-        facts["landed"] = Landed.UNKNOWN
-    return _refused(problem, facts)
+    facts["landed"] = _landed(call, problem)
+    return _choose(call, problem, Stop("refused"), in_time=True, facts=facts)
 
 
 def _landed(call: Call, problem: Problem) -> Landed:
@@ -87,19 +83,21 @@ def _choose(call: Call, problem: Problem, stop: Stop, *, in_time: bool, facts: d
     why = _why(stop)
     if problem.unauthorized:
         return _unauthorized(problem, facts)
+    safe = facts["landed"] is Landed.NO
     if failure.status == 429:
-        return RateLimited(problem.summary + why, retry_after=failure.retry_after, hint=_RETRY_LATER, **facts)
+        hint = _RETRY_LATER if safe else _MAYBE
+        return RateLimited(problem.summary + why, retry_after=failure.retry_after, hint=hint, **facts)
     if failure.fate is Fate.ANSWERED and (failure.status is None or failure.status < 500):
         return _refused(problem, facts)
     if not in_time:
         return DeadlineExceeded(
             f"the time ran out: {problem.summary}{_where(call)}",
             stages=call.stages(),
-            retryable=facts["landed"] is Landed.NO,
-            hint=_RETRY_LATER if facts["landed"] is Landed.NO else _MAYBE,
+            retryable=safe,
+            hint=_RETRY_LATER if safe else _MAYBE,
             **facts,
         )
-    if facts["landed"] is Landed.UNKNOWN:
+    if not safe:
         return OutcomeUnknown(problem.summary + why, hint=_MAYBE, **facts)
     return NotSent(
         problem.summary + why,
@@ -122,12 +120,7 @@ def _refused(problem: Problem, facts: dict[str, Any]) -> RequestRefused:
         return ConversationAlreadyOpen("the consumer already has an open conversation", **facts)
     if "conversation is close" in text:
         return ConversationClosed("the conversation is closed", **facts)
-    hint = (
-        ""
-        if facts.get("code") is None and facts.get("status") is None
-        else "fix the request; it was refused as it is"
-    )
-    return RequestRefused(problem.summary, hint=hint, **facts)
+    return RequestRefused(problem.summary, hint="fix the request; it was refused as it is", **facts)
 
 
 def _why(stop: Stop) -> str:

@@ -8,7 +8,14 @@ from typing import Any
 
 import attrs
 
-from connector_async.errors import Phase, ProtocolError, RemoteProtocolError, ReqIdMismatch, TransportError
+from connector_async.errors import (
+    LocalProtocolError,
+    Phase,
+    ProtocolError,
+    RemoteProtocolError,
+    ReqIdMismatch,
+    TransportError,
+)
 from connector_async.exchange._call import Call
 from connector_async.protocol.correlation import OrphanKind, PendingTable
 from connector_async.protocol.retry import Failure, Fate, parse_retry_after
@@ -21,7 +28,7 @@ __all__ = ["Problem", "Reader", "is_ok", "problem_of_exception", "refusal"]
 _LONG_ID = re.compile(r"[0-9A-Fa-f]{32,}")
 _MAX_REASON = 200
 
-OnOrphan = Callable[[OrphanKind, object], None]
+OnOrphan = Callable[[OrphanKind, object, Answer], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -65,7 +72,7 @@ class Reader:
         items = decoded if isinstance(decoded, list) else [decoded]
         if not call.batch and len(items) == 1 and items[0].req_id == call.request_ids[0]:
             return self._single(items[0], status)
-        return self._match(call, items, status)
+        return self._match(call, items, answer)
 
     def _single(self, response: WireResponse[Any], status: int) -> list[WireResponse[Any] | None] | Problem:
         code = normalize_code(response.code)
@@ -74,23 +81,29 @@ class Reader:
         return refusal(response, code, status, None)
 
     def _match(
-        self, call: Call, items: list[WireResponse[Any]], status: int
+        self, call: Call, items: list[WireResponse[Any]], answer: Answer
     ) -> list[WireResponse[Any] | None] | Problem:
+        status = answer.status
         taken: dict[str, WireResponse[Any]] = {}
-        orphans: list[OrphanKind] = []
+        rest: list[tuple[OrphanKind, WireResponse[Any]]] = []
         for item in items:
             request_id = None if item.req_id is None else str(item.req_id)
             if request_id in call.request_ids and request_id not in taken:
                 taken[request_id] = item
-                continue
-            kind = self._table.orphan(item.req_id, taken)
-            # Error bodies of the front door carry no reqId: for those the exchange itself says whose they are.
-            if kind is OrphanKind.MISSING and not is_ok(normalize_code(item.code), status):
-                return refusal(item, normalize_code(item.code), status, None)
-            orphans.append(kind)
-            self._on_orphan(kind, item.req_id)
+            else:
+                rest.append((self._table.orphan(item.req_id, taken), item))
+        anonymous = _refusal_without_id(rest, status)
+        if anonymous is not None:
+            if not taken:
+                return refusal(anonymous, normalize_code(anonymous.code), status, None)
+            missing = [request_id for request_id in call.request_ids if request_id not in taken]
+            if len(missing) == 1:
+                taken[missing[0]] = anonymous
+                rest = [(kind, item) for kind, item in rest if item is not anonymous]
+        for kind, item in rest:
+            self._on_orphan(kind, item.req_id, answer)
         if not taken:
-            what = ", ".join(sorted({kind.value for kind in orphans})) or "none"
+            what = ", ".join(sorted({kind.value for kind, _ in rest})) or "none"
             return _mismatch(status, f"the answer names no request of this exchange (reqId: {what})")
         if not call.batch:
             return self._single(taken[call.request_ids[0]], status)
@@ -108,6 +121,17 @@ class Reader:
         return refusal(response, code, answer.status, retry_after)
 
 
+def _refusal_without_id(rest: list[tuple[OrphanKind, WireResponse[Any]]], status: int) -> WireResponse[Any] | None:
+    """The one refusal that names no request: error bodies of the front door carry no reqId.
+
+    The exchange itself says whose it is. Of several such, nobody can tell.
+    """
+    found = [
+        item for kind, item in rest if kind is OrphanKind.MISSING and not is_ok(normalize_code(item.code), status)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
 def is_ok(code: int | str | None, status: int) -> bool:
     """Whether a code says OK; where there is none, the HTTP status speaks (protocol.md 7.1)."""
     if code is None:
@@ -119,7 +143,7 @@ def refusal(
     response: WireResponse[Any] | None, code: int | str | None, status: int, retry_after: float | None
 ) -> Problem:
     """The problem that a non-OK answer is; the envelope's code counts where it names an HTTP status."""
-    effective = code if isinstance(code, int) and code >= 400 and status < 400 else status
+    effective = code if isinstance(code, int) and 400 <= code < 600 and status < 400 else status
     return Problem(
         failure=Failure(fate=Fate.ANSWERED, status=effective, retry_after=retry_after),
         summary=_summary(effective, response),
@@ -177,8 +201,6 @@ def problem_of_exception(error: TransportError | ProtocolError) -> Problem:
             summary=str(error) or type(error).__name__,
             cause=error,
         )
-    return Problem(
-        failure=Failure(fate=Fate.UNKNOWN, final=True),
-        summary=str(error) or type(error).__name__,
-        cause=error,
-    )
+    # What does not fit HTTP is refused by our own side, before a byte is written.
+    fate = Fate.NOT_SENT if isinstance(error, LocalProtocolError) else Fate.UNKNOWN
+    return Problem(failure=Failure(fate=fate, final=True), summary=str(error) or type(error).__name__, cause=error)

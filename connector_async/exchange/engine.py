@@ -9,47 +9,44 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import attrs
 
 from connector_async._concurrency import Clock, Slot
 from connector_async.errors import (
-    AuthError,
     Landed,
-    LocalProtocolError,
     OutcomeUnknown,
     ProtocolError,
     RequestError,
-    RequestRefused,
     SessionClosed,
     TokenUnavailable,
     TransportError,
 )
 from connector_async.exchange._authorizing import Authorizer, Ready
-from connector_async.exchange._call import Call, PendingRequest, Stage, Superseded, session_owned
-from connector_async.exchange._failing import deadline_error, final_error, item_error
+from connector_async.exchange._books import Books, outcome_of
+from connector_async.exchange._call import Call, PendingRequest, Stage, session_owned
+from connector_async.exchange._failing import final_error, item_error
 from connector_async.exchange._reading import Problem, Reader, is_ok, problem_of_exception, refusal
 from connector_async.exchange._response import Response
 from connector_async.exchange.gate import Expired, Gate
 from connector_async.exchange.stats import Counters
-from connector_async.hooks import AttemptFailed, Hooks, Orphan, RequestFinished, Throttled
+from connector_async.hooks import AttemptFailed, Hooks, Orphan, Throttled
 from connector_async.protocol.correlation import OrphanKind, PendingTable
 from connector_async.protocol.lanes import Lanes
 from connector_async.protocol.retry import Attempt, Failure, Fate, RetryBudget, Stop, Wait
-from connector_async.protocol.sequence import SequenceReading, read_sequence, sequence_of
+from connector_async.protocol.sequence import sequence_of
 from connector_async.transport.base import Answer, Transport
-from connector_async.wire import ContentEvent, EventPublished, PublishEvent, encode_request, normalize_code
 from connector_async.wire import Response as WireResponse
+from connector_async.wire import encode_request, normalize_code
 
-__all__ = ["Engine", "EngineSettings", "outcome_of"]
+__all__ = ["Engine", "EngineSettings"]
 
 logger = logging.getLogger("connector_async.exchange")
 
 T = TypeVar("T")
 Items = list[WireResponse[Any] | None]
-Outcome = Literal["accepted", "refused", "not_sent", "unknown", "cancelled"]
 
 
 @attrs.frozen(kw_only=True)
@@ -62,14 +59,6 @@ class EngineSettings:
     rate: float | None
     timeout: float
     attempt_timeout: float
-
-
-def outcome_of(error: RequestError) -> Literal["refused", "not_sent", "unknown"]:
-    """What became of a request that ended with this error: `not_sent` is safe to send again."""
-    if error.landed is Landed.UNKNOWN:
-        return "unknown"
-    answered = isinstance(error, RequestRefused) or (isinstance(error, AuthError) and error.attempts)
-    return "refused" if answered else "not_sent"
 
 
 class Engine:
@@ -93,6 +82,7 @@ class Engine:
     ) -> None:
         self.settings = settings
         self.counters = Counters()
+        self._books = Books(self.counters, hooks, clock)
         self.budget = RetryBudget()
         lanes = Lanes(width=settings.max_in_flight, max_queue=settings.max_queue, rate=settings.rate)
         self.lanes = lanes
@@ -191,11 +181,10 @@ class Engine:
         try:
             await self.gate.enter(call)
             answer, items = await self._send_until_answered(call, body)
-        except BaseException as error:
-            final = self._ended_badly(call, error)
-            if final is error:
-                raise
-            raise final from (None if isinstance(error, Expired) else error)
+        except BaseException as error:  # noqa: BLE001 - raised again, in our words
+            # It has its cause already. In a name of this frame, which its traceback holds, it would stay alive in a
+            # cycle.
+            raise self._books.ended_badly(call, error, closed=self._closed)  # noqa: B904
         finally:
             self._table.release(call.request_ids)
             self.gate.leave(call)
@@ -206,10 +195,13 @@ class Engine:
     async def _send_until_answered(self, call: Call, body: bytes) -> tuple[Answer, Items]:
         while True:
             ready = self._authorizer.ready(call) or await self._authorize(call)
+            if self._closed:
+                raise SessionClosed  # it was let on, or got its tokens, just as the session closed
             outcome = await self._attempt(call, ready, body)
             if not isinstance(outcome, Problem):
                 return outcome
             if outcome.unauthorized and await self._renewed_tokens(call, outcome, ready):
+                self._tell_failed(call, 0.0)
                 continue
             await self._back_off(call, outcome)
 
@@ -236,8 +228,7 @@ class Engine:
             problem = outcome
             self._note_attempt(call, started, answer.status, problem.summary)
             if problem.failure.fate is Fate.UNKNOWN:
-                # What came was not for us: what comes next on this connection is not to be trusted either.
-                self._transport.discard(answer)
+                self._transport.discard(answer)  # nothing says that it was ours; see `_orphaned`
         self._attempt_failed(call, problem.failure)
         return problem
 
@@ -286,7 +277,7 @@ class Engine:
             final=not error.retryable,
         )
         decision = self._decide(call, failure, repeatable=True)
-        if isinstance(decision, Stop):
+        if self._closed or isinstance(decision, Stop):
             raise error
         await self.gate.sleep(call, decision.seconds)
 
@@ -315,10 +306,7 @@ class Engine:
         if not self._closed and not problem.unauthorized:
             decision = self._decide(call, problem.failure, repeatable=call.repeatable)
         wait = decision.seconds if isinstance(decision, Wait) else None
-        if self._hooks:
-            self._hooks.emit(
-                AttemptFailed(request_ids=call.request_ids, type=call.type, attempt=call.attempts[-1], wait=wait)
-            )
+        self._tell_failed(call, wait)
         if isinstance(decision, Stop):
             raise final_error(call, problem, decision, in_time=self._clock.time() < call.deadline)
         logger.debug("sending again", extra={"request_ids": call.request_ids, "wait": wait})
@@ -327,6 +315,12 @@ class Engine:
             if call.proof is not None and call.may_have_landed and call.proof():
                 raise OutcomeUnknown("no answer came, but it has landed", landed=Landed.YES, hint="nothing to do")
         await self.gate.resume(call)
+
+    def _tell_failed(self, call: Call, wait: float | None) -> None:
+        if self._hooks:
+            self._hooks.emit(
+                AttemptFailed(request_ids=call.request_ids, type=call.type, attempt=call.attempts[-1], wait=wait)
+            )
 
     def _decide(self, call: Call, failure: Failure, *, repeatable: bool) -> Wait | Stop:
         call.counted += 1
@@ -340,7 +334,9 @@ class Engine:
             random=self._random(),
         )
 
-    def _orphaned(self, kind: OrphanKind, req_id: object) -> None:
+    def _orphaned(self, kind: OrphanKind, req_id: object, answer: Answer) -> None:
+        # What came was not for us: what comes next on this connection is not to be trusted either.
+        self._transport.discard(answer)
         name = f"orphans_{kind.value}"
         setattr(self.counters, name, getattr(self.counters, name) + 1)
         logger.debug("an answer fits no request", extra={"kind": kind.value})
@@ -350,8 +346,6 @@ class Engine:
     # Ending
 
     def _ended_well(self, call: Call, answer: Answer, items: Items) -> list[Response[Any] | RequestError]:
-        counters = self.counters
-        counters.accepted += 1
         if len(call.attempts) == 1:
             self.budget.repay()
         now = self._clock.time()
@@ -365,7 +359,7 @@ class Engine:
                 problem = None if item is None else refusal(item, code, answer.status, None)
                 results.append(item_error(call, str(request.id), request.type or "", problem))
                 continue
-            self._read_meter(request.body, item.body, attempts[-1].number)
+            self._books.read_meter(request.body, item.body, attempts[-1].number)
             results.append(
                 Response(
                     item.body,
@@ -376,74 +370,10 @@ class Engine:
                     answer=answer,
                 )
             )
-        if self._hooks:
-            self._finished(call, "accepted", Landed.YES, None)
-        return results
-
-    def _read_meter(self, asked: object, answered: object, attempt: int) -> None:
-        """Count what the server's counter says; only for content, chat states are always answered with 0."""
-        if not isinstance(answered, EventPublished) or not isinstance(answered.sequence, int):
-            return
-        if not isinstance(asked, PublishEvent) or not isinstance(asked.event, ContentEvent):
-            return
-        reading = read_sequence(answered.sequence, attempt)
-        if reading is SequenceReading.AGREES:
-            self.counters.sequence_agrees += 1
-        elif reading is SequenceReading.SAW_MORE:
-            self.counters.sequence_saw_more += 1
+        # Of a batch the last request decides: it is the one that the others prepare.
+        last = results[-1]
+        if isinstance(last, RequestError):
+            self._books.finished(call, outcome_of(last), last.landed, last)
         else:
-            self.counters.sequence_saw_fewer += 1
-
-    def _ended_badly(self, call: Call, error: BaseException) -> BaseException:
-        """Count the end and give the error its facts."""
-        if isinstance(error, Superseded):
-            self.counters.requests -= 1
-            self.counters.dropped_chat_states += 1
-            return error
-        landed = self._landed(call)
-        if isinstance(error, anyio.get_cancelled_exc_class()):
-            self.counters.cancelled += 1
-            if self._hooks:
-                self._finished(call, "cancelled", landed, None)
-            return error
-        if self._closed and not isinstance(error, LocalProtocolError):
-            error = SessionClosed("the session closed before the request ended", landed=landed)
-        elif isinstance(error, Expired):
-            waited_for = {"token": "a token", "backing off": "its next attempt"}.get(call.stage.value, "its turn")
-            error = deadline_error(call, landed=landed, waiting_for=waited_for)
-        if not isinstance(error, RequestError):
-            self.counters.not_sent += 1
-            return error
-        self._complete(call, error)
-        outcome: Outcome = "accepted" if error.landed is Landed.YES else outcome_of(error)
-        setattr(self.counters, outcome, getattr(self.counters, outcome) + 1)
-        if self._hooks:
-            self._finished(call, outcome, error.landed, error)
-        return error
-
-    def _landed(self, call: Call) -> Landed:
-        return Landed.UNKNOWN if call.may_have_landed or call.stage is Stage.SENDING else Landed.NO
-
-    def _complete(self, call: Call, error: RequestError) -> None:
-        """Fill in what the place that raised could not know."""
-        if error.request_id is None:
-            error.request_id = call.request_ids[-1]
-        if error.type is None:
-            error.type = call.type
-        if not error.attempts:
-            error.attempts = tuple(call.attempts)
-        if call.may_have_landed and error.landed is Landed.NO:
-            error.landed = Landed.UNKNOWN
-
-    def _finished(self, call: Call, outcome: Outcome, landed: Landed, error: RequestError | None) -> None:
-        self._hooks.emit(
-            RequestFinished(
-                request_ids=call.request_ids,
-                type=call.type,
-                outcome=outcome,
-                landed=landed,
-                attempts=tuple(call.attempts),
-                duration=self._clock.time() - call.admitted_at,
-                error=error,
-            )
-        )
+            self._books.accepted(call)
+        return results

@@ -27,6 +27,7 @@ class Gate:
         self.lanes = lanes
         self._clock = clock
         self._rate_timer: TimerHandle | None = None
+        self._closed = False
 
     async def enter(self, call: Call) -> None:
         """Wait until the call may run.
@@ -73,7 +74,8 @@ class Gate:
             await self._wait(call, self._clock.time() + seconds, None)
 
     def close(self) -> None:
-        """Stop the timer; idempotent."""
+        """Stop the timer for good; idempotent."""
+        self._closed = True
         if self._rate_timer is not None:
             self._rate_timer.cancel()
             self._rate_timer = None
@@ -104,7 +106,7 @@ class Gate:
                 timer.cancel()
 
     def _arm_rate_timer(self) -> None:
-        if self._rate_timer is None and self.lanes.wake_at is not None:
+        if self._rate_timer is None and self.lanes.wake_at is not None and not self._closed:
             self._rate_timer = self._clock.call_at(self.lanes.wake_at, self._rate_allows)
 
     def _rate_allows(self) -> None:
