@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import attrs
@@ -193,7 +194,11 @@ def test_ids_are_compared_as_text() -> None:
     assert table.orphan(5, ["5"]) is OrphanKind.DOUBLED
 
 
-@pytest.mark.parametrize("req_id", [10**5000, -(10**5000), 10**64], ids=["huge", "huge-negative", "65-digits"])
+@pytest.mark.parametrize(
+    "req_id",
+    [10**5000, -(10**5000), 10**64, -(10**64)],
+    ids=["huge", "huge-negative", "65-digits", "minus-65-digits"],
+)
 def test_a_number_too_long_for_an_id_is_foreign(req_id: int) -> None:
     """Locks a bug: Python raises ValueError when it has to print a number of more than 4,300 digits (C17)."""
     assert PendingTable[int]().orphan(req_id, ()) is OrphanKind.FOREIGN
@@ -212,6 +217,32 @@ def test_an_id_that_is_in_flight_again_is_not_late_to_another_exchange() -> None
 def test_any_req_id_at_all_is_classified(req_id: object) -> None:
     """C17."""
     assert isinstance(PendingTable[int]().orphan(req_id, ()), OrphanKind)
+
+
+def test_c15_of_a_hundred_thousand_stray_answers_each_is_told_for_what_it_is() -> None:
+    """Row C15: late, doubled, foreign and missing ids, at random, with exchanges coming and going all the time."""
+    rng = random.Random(15)
+    table: PendingTable[int] = PendingTable(1000)
+    ids = RequestIds("m")
+    flying = [ids.next(0.0) for _ in range(100)]
+    table.claim(flying, 0)
+    landed: list[str] = []
+    strangers = RequestIds("stranger")
+    for number in range(100_000):
+        mine = flying[rng.randrange(100)]
+        kind = rng.choice([kind for kind in OrphanKind if landed or kind is not OrphanKind.LATE])
+        stray: object = {
+            OrphanKind.LATE: landed[-rng.randrange(1, 1 + min(1000, len(landed)))] if landed else None,
+            OrphanKind.DOUBLED: mine,
+            OrphanKind.FOREIGN: rng.choice([strangers.next(number), rng.choice([i for i in flying if i != mine])]),
+            OrphanKind.MISSING: rng.choice([None, "", True, 1.5]),
+        }[kind]
+        assert table.orphan(stray, {mine}) is kind
+        if number % 3 == 0:
+            table.release([mine])
+            landed.append(mine)
+            flying[flying.index(mine)] = fresh = ids.next(number / 1000)
+            table.claim([fresh], number)
 
 
 # The memory of finished ids

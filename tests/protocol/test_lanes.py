@@ -289,7 +289,7 @@ def test_no_lane_starves(contents: int, receipts: int, typing: int, hold: int, r
     if not priorities:
         return
     bound = 81 * len(priorities)
-    order = _share_of_grants(_lanes(rate=rate), priorities, 3 * bound, hold=hold)
+    order = _share_of_grants(_lanes(rate=rate), priorities, 2 * bound, hold=hold)
     for lane in range(len(priorities)):
         turns = [-1, *(at for at, who in enumerate(order) if who == lane), len(order)]
         assert max(later - earlier for earlier, later in itertools.pairwise(turns)) <= bound
@@ -746,5 +746,5 @@ def test_content_of_a_dialog_is_sent_in_order_with_any_mix_of_retries_and_cancel
     assert_nothing_left(lanes)
 
 
-LanesMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
-test_c16_no_order_of_events_breaks_a_promise_or_leaves_anything_behind = LanesMachine.TestCase
+LanesMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+test_no_order_of_events_breaks_a_promise_or_leaves_anything_behind = LanesMachine.TestCase
