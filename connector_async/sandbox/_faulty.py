@@ -47,10 +47,19 @@ def _headers(reply: Reply) -> list[tuple[bytes, bytes]]:
     ]
 
 
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Fault"
+
+
 def raw_answer(reply: Reply) -> bytes:
     """A reply as the bytes of an HTTP/1.1 answer."""
-    phrase = HTTPStatus(reply.status).phrase if reply.status in HTTPStatus else ""
-    lines = [f"HTTP/1.1 {reply.status} {phrase}".encode(), *(name + b": " + value for name, value in _headers(reply))]
+    lines = [
+        f"HTTP/1.1 {reply.status} {_phrase(reply.status)}".encode(),
+        *(name + b": " + value for name, value in _headers(reply)),
+    ]
     return b"\r\n".join([*lines, b"", reply.body])
 
 
@@ -98,7 +107,7 @@ class FaultyExchange:
 
     def _revoke(self) -> None:
         account = self.api.model.accounts.get(self.arrival.account_id)
-        if account is not None and _find(self.actions, Revoke):
+        if account is not None and any(isinstance(action, Revoke) for action in self.actions):
             self.api.revoke_tokens(account)
 
     # -- what is answered
@@ -121,8 +130,8 @@ class FaultyExchange:
 
     def _with_status(self, status: Status) -> Reply:
         done = self.api.perform(self.arrival) if status.applied or status.keep_body else None
-        phrase = HTTPStatus(status.status).phrase if status.status in HTTPStatus else "fault"
-        body = dumps(status.body if status.body is not None else {"code": status.status, "message": phrase})
+        usual = {"code": status.status, "message": _phrase(status.status)}
+        body = dumps(usual if status.body is None else status.body)
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in status.headers.items()]
         if status.retry_after is not None:
             headers.append((b"retry-after", str(status.retry_after).encode("latin-1")))

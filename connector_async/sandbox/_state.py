@@ -27,7 +27,11 @@ def millis(at: float) -> int:
 
 @attrs.define(eq=False)
 class Dialog:
-    """One dialog of a conversation, with the counter that numbers its content and receipts."""
+    """One dialog of a conversation, with the counter that numbers its content and receipts.
+
+    Attributes:
+        unaccepted, unread: Numbers of the consumer's messages that lack such a receipt of the brand's side.
+    """
 
     dialog_id: str
     dialog_type: str
@@ -39,6 +43,8 @@ class Dialog:
     closed_cause: str | None = None
     next_sequence: int = 0
     participants: dict[str, str] = attrs.field(factory=dict[str, str])
+    unaccepted: deque[int] = attrs.field(factory=lambda: deque[int](maxlen=_TRANSCRIPT))
+    unread: deque[int] = attrs.field(factory=lambda: deque[int](maxlen=_TRANSCRIPT))
     transcript: deque[Json] = attrs.field(factory=lambda: deque[Json](maxlen=_TRANSCRIPT))
 
     def take_sequence(self) -> int:

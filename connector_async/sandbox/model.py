@@ -227,6 +227,9 @@ class CloudModel:
             if metadata:
                 change["metadata"] = metadata if isinstance(metadata, list) else [metadata]
             dialog.transcript.append(change)
+            if role == "CONSUMER" and event["type"] != "AcceptStatusEvent":
+                dialog.unaccepted.append(number)
+                dialog.unread.append(number)
         if self.listeners:
             key = "ms.MessagingEventNotification." + event["type"]
             self._tell(Happening(conversation.account, conversation, dialog, key, change, now))

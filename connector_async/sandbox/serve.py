@@ -20,6 +20,7 @@ from connector_async.errors import ConfigurationError
 from connector_async.sandbox._json import dumps
 from connector_async.sandbox.cloud import Sandbox
 from connector_async.sandbox.faults import PRESETS
+from connector_async.sandbox.scripts import AGENTS
 
 __all__ = ["add_arguments", "main", "ready_line", "run"]
 
@@ -65,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--faults", metavar="FILE", help=f"scripted faults: a JSON file, or a preset: {', '.join(PRESETS)}"
     )
+    parser.add_argument("--webhook-url", metavar="URL", help="where everything that happens is delivered, signed")
+    parser.add_argument(
+        "--webhook-signature", choices=("sha1", "sha256"), default="sha1", help="(default: %(default)s)"
+    )
+    parser.add_argument("--agent", choices=AGENTS, default="echo", help="who answers (default: %(default)s)")
     parser.add_argument("--survey", action="store_true", help="closing a MAIN dialog starts a survey (MULTI_DIALOG)")
     parser.add_argument(
         "--exit-with-parent", action="store_true", help="stop when standard input, a pipe, comes to its end"
@@ -90,6 +96,9 @@ def main(arguments: argparse.Namespace) -> int:
         sequence=arguments.sequence,
         survey=arguments.survey,
         faults=arguments.faults,
+        agent=arguments.agent,
+        webhook_url=arguments.webhook_url,
+        webhook_signature=arguments.webhook_signature,
     )
     return 0
 

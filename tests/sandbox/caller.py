@@ -1,4 +1,4 @@
-"""A hand-written client of the API, so that the sandbox is judged by something that shares no code with the product."""
+"""A hand-written client of the API, so that the sandbox is judged by what shares no code with the product."""
 
 from __future__ import annotations
 
@@ -61,9 +61,15 @@ class Caller:
         assert answer.status_code == 200, answer.text
         return str(answer.json()[1]["body"]["conversationId"])
 
-    def envelope(self, type: str, body: object, *, id: object = None, **top: object) -> dict[str, Any]:
+    def envelope(self, wire_type: str, body: object, *, request_id: object = None, **top: object) -> dict[str, Any]:
         """A request envelope."""
-        return {"kind": "req", "id": f"r-{next(self._ids)}" if id is None else id, "type": type, "body": body, **top}
+        return {
+            "kind": "req",
+            "id": f"r-{next(self._ids)}" if request_id is None else request_id,
+            "type": wire_type,
+            "body": body,
+            **top,
+        }
 
     async def post(self, headers: dict[str, str], payload: object, *, path: str = "/send") -> httpx.Response:
         """Any payload to SEND or CONVERSATION."""
@@ -72,23 +78,31 @@ class Caller:
         )
 
     async def send(
-        self, headers: dict[str, str], type: str, body: object, *, id: object = None, **top: object
+        self, headers: dict[str, str], wire_type: str, body: object, *, request_id: object = None, **top: object
     ) -> httpx.Response:
         """One envelope to SEND."""
-        return await self.post(headers, self.envelope(type, body, id=id, **top))
+        return await self.post(headers, self.envelope(wire_type, body, request_id=request_id, **top))
 
     async def say(
-        self, headers: dict[str, str], dialog_id: str, text: str = "hello", *, id: object = None, **top: object
+        self,
+        headers: dict[str, str],
+        dialog_id: str,
+        text: str = "hello",
+        *,
+        request_id: object = None,
+        **top: object,
     ) -> httpx.Response:
         """A text."""
         event = {"type": "ContentEvent", "contentType": "text/plain", "message": text}
-        return await self.publish(headers, dialog_id, event, id=id, **top)
+        return await self.publish(headers, dialog_id, event, request_id=request_id, **top)
 
     async def publish(
-        self, headers: dict[str, str], dialog_id: str, event: object, *, id: object = None, **top: object
+        self, headers: dict[str, str], dialog_id: str, event: object, *, request_id: object = None, **top: object
     ) -> httpx.Response:
         """An event."""
-        return await self.send(headers, "ms.PublishEvent", {"dialogId": dialog_id, "event": event}, id=id, **top)
+        return await self.send(
+            headers, "ms.PublishEvent", {"dialogId": dialog_id, "event": event}, request_id=request_id, **top
+        )
 
     async def field(self, headers: dict[str, str], conversation_id: str, field: object) -> httpx.Response:
         """A field of a conversation."""

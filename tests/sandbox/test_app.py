@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import jwt
 import pytest
@@ -55,7 +56,7 @@ async def test_a_conversation_from_the_domain_api_to_its_close(cloud_of: Opener)
         assert opened.status_code == 200
         assert [item["code"] for item in opened.json()] == ["OK", "OK"]
         conversation_id = opened.json()[1]["body"]["conversationId"]
-        said = await call.say(headers, conversation_id, id="m-1")
+        said = await call.say(headers, conversation_id, request_id="m-1")
         assert said.json() == {"code": "OK", "body": {"sequence": 0}, "reqId": "m-1"}
         closed = await call.close(headers, conversation_id)
         assert closed.json()["body"] == {"msg": "OK Conversation resolved successfully"}
@@ -293,7 +294,7 @@ async def test_requests_in_hand_are_cut_when_the_sandbox_closes() -> None:
             cloud.fail_next(Silence(), endpoint="domain")
             tasks.start_soon(_expect_a_broken_connection, cloud)
             while not cloud.ledger.domain_calls:
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
 
 
 async def _expect_a_broken_connection(cloud: Sandbox) -> None:
@@ -315,8 +316,12 @@ def test_a_socket_needs_asyncio() -> None:
 
 def test_in_process_it_runs_on_trio_and_a_virtual_clock() -> None:
     """reliability.md 4.3: an hour of latency passes at once."""
+
     async def main() -> None:
-        async with Sandbox(in_process=True, clock=lambda: 1e9 + anyio.current_time()) as cloud, calling(cloud) as call:
+        async with (
+            Sandbox(in_process=True, clock=lambda: 1e9 + anyio.current_time()) as cloud,
+            calling(cloud) as call,
+        ):
             headers = await call.headers()
             conversation_id = await call.open(headers)
             cloud.fail_next(Latency(seconds=3601))
