@@ -6,13 +6,14 @@ They never run on received data, and they never refuse a word that is new to us:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any
 
 import attrs
 
 __all__ = [
     "Check",
+    "at_most",
     "identifier",
     "instance",
     "integers",
@@ -112,6 +113,17 @@ def instance(*classes: type) -> Check:
         if not isinstance(value, classes):
             msg = f"{_place(owner, attribute)} must be {names}, not {type(value).__name__}"
             raise TypeError(msg)
+
+    return check
+
+
+def at_most(maximum: int) -> Check:
+    """Not more than so many items."""
+
+    def check(owner: object, attribute: attrs.Attribute[Any], value: Sized) -> None:
+        if len(value) > maximum:
+            msg = f"{_place(owner, attribute)} must be at most {maximum}, not {len(value)}"
+            raise ValueError(msg)
 
     return check
 

@@ -15,7 +15,7 @@ import attrs
 import orjson
 
 from connector_async.wire._base import Family, Message
-from connector_async.wire._checks import instance, maybe, number, text, whole
+from connector_async.wire._checks import at_most, instance, maybe, number, text, whole
 from connector_async.wire._converter import readers
 from connector_async.wire._reading import ABSENT, Malformed
 from connector_async.wire.metadata import MetadataItem, as_metadata
@@ -107,9 +107,7 @@ def _as_actions(actions: Iterable[Action]) -> tuple[Action, ...]:
 
 
 def _check_actions(owner: object, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
-    if len(value) > MAX_ACTIONS:
-        msg = f"Click.actions must be at most {MAX_ACTIONS}, not {len(value)}"
-        raise ValueError(msg)
+    at_most(MAX_ACTIONS)(owner, attribute, value)
     for action in value:
         instance(Action)(owner, attribute, action)
 
@@ -242,9 +240,7 @@ class UnknownElement(Element):
 
 
 def _check_replies(owner: object, attribute: attrs.Attribute[Any], value: tuple[Element, ...]) -> None:
-    if len(value) > MAX_REPLIES:
-        msg = f"QuickReplies.replies must be at most {MAX_REPLIES}, not {len(value)}"
-        raise ValueError(msg)
+    at_most(MAX_REPLIES)(owner, attribute, value)
     for reply in value:
         instance(Element)(owner, attribute, reply)
         title = reply.title if isinstance(reply, ButtonElement) else None

@@ -12,7 +12,7 @@ import attrs
 
 from connector_async.errors import RemoteProtocolError
 from connector_async.wire._base import Family
-from connector_async.wire._checks import identifier, mappings, maybe, text, texts, things, truth
+from connector_async.wire._checks import at_most, identifier, mappings, maybe, text, texts, things, truth
 from connector_async.wire._converter import read_as, readers
 
 __all__ = [
@@ -93,8 +93,8 @@ class BotResponse(MetadataItem):
     TYPE: ClassVar[str] = "BotResponse"
 
     external_conversation_id: str | None = attrs.field(default=None, validator=maybe(text(maximum=64)))
-    business_cases: tuple[str, ...] = attrs.field(default=(), converter=texts)
-    intents: tuple[Mapping[str, object], ...] = attrs.field(default=(), converter=mappings)
+    business_cases: tuple[str, ...] = attrs.field(default=(), converter=texts, validator=at_most(256))
+    intents: tuple[Mapping[str, object], ...] = attrs.field(default=(), converter=mappings, validator=at_most(16))
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

@@ -36,8 +36,9 @@ ENVELOPES = (Notification, Request, Response, RequestBody, RawBody)
 
 def _descendants(cls: type) -> Iterator[type]:
     for child in cls.__subclasses__():
-        yield child
-        yield from _descendants(child)
+        if "__attrs_attrs__" in child.__dict__:  # attrs makes a second class for slots; the first may still be there
+            yield child
+            yield from _descendants(child)
 
 
 MESSAGES: list[type[Message]] = sorted(

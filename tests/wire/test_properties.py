@@ -36,7 +36,7 @@ from connector_async.wire.notifications import BODIES as NEWS_BODIES
 from connector_async.wire.requests import BODIES, PublishEvent
 from tests.wire.strategies import MESSAGES, json_objects, json_values, objects_of, strange_names, words
 
-common = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+common = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
@@ -52,7 +52,7 @@ def test_every_message_class_comes_out_as_it_came(cls: type[Message], data: st.D
 
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
-@settings(common, max_examples=10)
+@settings(common, max_examples=5)
 @given(data=st.data())
 def test_every_message_survives_copy_pickle_and_repr(cls: type[Message], data: st.DataObject) -> None:
     """Messages travel between processes; their form goes with them."""
@@ -64,7 +64,7 @@ def test_every_message_survives_copy_pickle_and_repr(cls: type[Message], data: s
 
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
-@settings(common, max_examples=10)
+@settings(common, max_examples=5)
 @given(data=st.data())
 def test_unknown_fields_are_kept_and_reported(cls: type[Message], data: st.DataObject) -> None:
     """Design decision 9, and what the sandbox asks for."""
@@ -189,14 +189,14 @@ def damaged(draw: st.DrawFn) -> Any:
     return obj
 
 
-@settings(common, max_examples=300)
+@settings(common, max_examples=150)
 @given(value=st.one_of(json_values, damaged()), parse=st.sampled_from(PARSERS))
 def test_random_json_raises_nothing_but_the_documented_error(value: Any, parse: Callable[[Any], object]) -> None:
     """Issue 5: random JSON never raises anything else; reliability row C17."""
     _fuzz(parse, value)
 
 
-@settings(common, max_examples=300)
+@settings(common, max_examples=150)
 @given(raw=st.one_of(st.binary(max_size=64), damaged().map(orjson.dumps)), decode=st.sampled_from(DECODERS))
 def test_random_bytes_raise_nothing_but_the_documented_error(raw: bytes, decode: Callable[[Any], object]) -> None:
     """Issue 5: random JSON never raises anything else; reliability row C17."""
