@@ -287,7 +287,9 @@ class Connection(asyncio.Protocol):
         """The server will send no more. Asyncio closes the connection after this."""
         if self.rider is not None:
             self.rider.eof_received()
-        elif self.future is not None and self._has_head and _ends_at_eof(self._raw):
+        elif self.future is None:
+            self.discard()
+        elif self._has_head and _ends_at_eof(self._raw):
             self._keep_alive = False
             self._finish(self.future, b"")
         else:

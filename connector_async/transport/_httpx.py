@@ -150,10 +150,13 @@ class HttpxTransport:
             exchange.error = error
         except Exception as error:  # noqa: BLE001 - whatever a foreign transport raises becomes a TransportError
             exchange.error = _translated(error, exchange)
+        except anyio.get_cancelled_exc_class():
+            # The task ends here in any case. Some transports raise a cancellation of their own, which our scope does
+            # not know; let out, it would take the whole task group with it.
+            if not exchange.scope.cancel_called:
+                exchange.error = exchange.failure("the transport gave up")
         finally:
             self._exchanges.discard(exchange)
-            if exchange.answer is None and exchange.error is None and not exchange.scope.cancel_called:
-                exchange.error = exchange.failure("the transport gave up")  # it was cancelled, not by us
             exchange.done.set()
 
     async def _answer(self, exchange: _Exchange, headers: Headers, body: bytes) -> Answer:
@@ -304,7 +307,7 @@ def _as_ours(error: Exception, exchange: _Exchange) -> ConnectorError:
     refused = next((cause for cause in _causes(error) if isinstance(cause, RemoteProtocolError)), None)
     if refused is not None:
         return type(refused)(str(refused))
-    if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError) and not _is_early_end(error):
+    if isinstance(error, httpx.RemoteProtocolError) and not _is_early_end(error):
         return RemoteProtocolError(f"the answer is not valid HTTP ({name})")
     phase = known if isinstance(known, Phase) else None
     if phase is None and exchange.trusted:
@@ -394,6 +397,8 @@ class _Guarded(httpx.AsyncBaseTransport):
             return  # the caller has closed the response: nobody wants the rest
         except Exception as error:  # noqa: BLE001 - raised again where the caller waits
             call.error = error
+        except anyio.get_cancelled_exc_class():
+            return  # as for a lean exchange: the task ends here, and nothing else must
         finally:
             call.ready.set()
 
