@@ -65,6 +65,8 @@ def _address(line: str, said: IO[str], command: Sequence[str]) -> SandboxAddress
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
+    # While it is still starting it does not listen for the end of its input yet; a signal ends it at any time.
+    process.terminate()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
