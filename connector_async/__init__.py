@@ -46,6 +46,7 @@ from connector_async.errors import (
 from connector_async.exchange import PendingRequest, Response
 from connector_async.protocol.retry import Attempt, RetryPolicy
 from connector_async.session import (
+    Accounts,
     CloseReport,
     ConnectorSession,
     Health,
@@ -80,6 +81,7 @@ _logging.getLogger("connector_async").addHandler(_logging.NullHandler())
 __all__ = [
     "AcceptStatus",
     "AcceptStatusEvent",
+    "Accounts",
     "AppCredentials",
     "AppTokenRefused",
     "Attempt",

@@ -34,7 +34,7 @@ from connector_async.exchange.gate import Expired, Gate
 from connector_async.exchange.stats import Counters
 from connector_async.hooks import AttemptFailed, Hooks, Orphan, Throttled
 from connector_async.protocol.correlation import OrphanKind, PendingTable
-from connector_async.protocol.lanes import Lanes
+from connector_async.protocol.lanes import Lanes, SharedWidth
 from connector_async.protocol.retry import Attempt, Failure, Fate, RetryBudget, Stop, Wait
 from connector_async.protocol.sequence import sequence_of
 from connector_async.transport.base import Answer, Transport
@@ -79,12 +79,15 @@ class Engine:
         hooks: Hooks,
         random: Callable[[], float],
         wall: Callable[[], float],
+        shared_width: SharedWidth | None = None,
     ) -> None:
         self.settings = settings
         self.counters = Counters()
         self._books = Books(self.counters, hooks, clock)
         self.budget = RetryBudget()
-        lanes = Lanes(width=settings.max_in_flight, max_queue=settings.max_queue, rate=settings.rate)
+        lanes = Lanes(
+            width=settings.max_in_flight, max_queue=settings.max_queue, rate=settings.rate, shared=shared_width
+        )
         self.lanes = lanes
         self.gate = Gate(lanes, clock)
         self._transport = transport

@@ -27,6 +27,7 @@ class Gate:
         self.lanes = lanes
         self._clock = clock
         self._rate_timer: TimerHandle | None = None
+        lanes.alarm = self._arm_rate_timer
         self._closed = False
 
     async def enter(self, call: Call) -> None:
@@ -48,8 +49,6 @@ class Gate:
     def leave(self, call: Call) -> None:
         """The call has ended, wherever it was."""
         self.lanes.leave(call, self._clock.time())
-        if self.lanes.wake_at is not None:
-            self._arm_rate_timer()
 
     @contextmanager
     def lane_only(self, call: Call, stage: Stage) -> Iterator[None]:
@@ -57,8 +56,6 @@ class Gate:
         started = self._clock.time()
         call.stage = stage
         self.lanes.pause(call, started)
-        if self.lanes.wake_at is not None:
-            self._arm_rate_timer()
         try:
             yield
         finally:
@@ -82,8 +79,6 @@ class Gate:
 
     async def _queue(self, call: Call, since: float) -> None:
         call.stage = Stage.QUEUED
-        if self.lanes.wake_at is not None:
-            self._arm_rate_timer()
         # It may have been granted by now: whoever was let on may have ended at once.
         if call.state is not TicketState.RUNNING:
             try:
@@ -105,11 +100,10 @@ class Gate:
             if timer is not None:
                 timer.cancel()
 
-    def _arm_rate_timer(self) -> None:
-        if self._rate_timer is None and self.lanes.wake_at is not None and not self._closed:
-            self._rate_timer = self._clock.call_at(self.lanes.wake_at, self._rate_allows)
+    def _arm_rate_timer(self, when: float) -> None:
+        if self._rate_timer is None and not self._closed:
+            self._rate_timer = self._clock.call_at(when, self._rate_allows)
 
     def _rate_allows(self) -> None:
         self._rate_timer = None
         self.lanes.wake(self._clock.time())
-        self._arm_rate_timer()

@@ -11,12 +11,12 @@ its lane, and is the first to go when the queue is full.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from enum import Enum, IntEnum
 
 from connector_async.errors import QueueFull
 
-__all__ = ["Lanes", "Priority", "Ticket", "TicketState"]
+__all__ = ["Lanes", "Priority", "SharedWidth", "Ticket", "TicketState"]
 
 _CUT = 0.7
 _CUT_INTERVAL = 1.0  # one bad moment answers many requests with 429: it is one reason to narrow, not many
@@ -72,6 +72,42 @@ class Ticket:
         """It was taken out unsent: a newer one of its lane replaces it, or the queue was full."""
 
 
+class SharedWidth:
+    """How many requests may run at once in several queues together; who finds none left is served in turn.
+
+    Args:
+        width: Most requests that run at once in all of them.
+    """
+
+    __slots__ = ("_free", "_waiting")
+
+    def __init__(self, width: int) -> None:
+        if width < 1:
+            raise ValueError(f"a width is at least 1, got {width}")
+        self._free = width
+        self._waiting: OrderedDict[Lanes, None] = OrderedDict()
+
+    def take(self, lanes: Lanes) -> bool:
+        """One more request of `lanes` starts; False: it must wait, and `lanes.wake` will be called."""
+        if self._free:
+            self._free -= 1
+            return True
+        # At the end, also if it stood before others: who has just been served goes to the back.
+        self._waiting[lanes] = None
+        self._waiting.move_to_end(lanes)
+        return False
+
+    def give(self, now: float) -> None:
+        """A request has stopped running: who has waited longest starts one, unless its own limits forbid it now."""
+        self._free += 1
+        while self._free and self._waiting:
+            self._waiting.popitem(last=False)[0].wake(now)
+
+    def leave(self, lanes: Lanes) -> None:
+        """This queue is no more."""
+        self._waiting.pop(lanes, None)
+
+
 class Lanes:
     """The queue. Times are seconds on any one clock that does not step back.
 
@@ -79,6 +115,7 @@ class Lanes:
         width: Most requests that run at once.
         max_queue: Most requests that wait. As many as wait and run at most may pause between two attempts.
         rate: Most requests started per second, or None.
+        shared: The width of several queues together, beside this one's own.
     """
 
     __slots__ = (
@@ -92,15 +129,19 @@ class Lanes:
         "_queued",
         "_ready",
         "_running",
+        "_shared",
         "_spacing",
         "_turns",
         "_typing",
         "_waiting",
         "_width",
+        "alarm",
         "wake_at",
     )
 
-    def __init__(self, *, width: int, max_queue: int, rate: float | None = None) -> None:
+    def __init__(
+        self, *, width: int, max_queue: int, rate: float | None = None, shared: SharedWidth | None = None
+    ) -> None:
         if width < 1 or max_queue < 0:
             raise ValueError(f"width is at least 1 and max_queue at least 0, got {width} and {max_queue}")
         if rate is not None and not rate > 0:
@@ -111,6 +152,7 @@ class Lanes:
         self._spacing = 0.0 if rate is None else 1.0 / rate
         self._next_start = float("-inf")
         self._cut_at = float("-inf")
+        self._shared = shared
         self._running = 0
         self._paused = 0
         self._pumping = False
@@ -124,6 +166,8 @@ class Lanes:
         self._typing: OrderedDict[Hashable, Ticket] = OrderedDict()
         self.wake_at: float | None = None
         """When `wake` must be called, because only the rate holds a request back; None if nothing is held."""
+        self.alarm: Callable[[float], None] | None = None
+        """Told each time that `wake_at` is set; must not call back."""
 
     @property
     def running(self) -> int:
@@ -161,9 +205,10 @@ class Lanes:
         lane = ticket.lane
         if lane not in self._active and self._may_start(now):
             self._check_paused(now)
-            self._active[lane] = ticket
-            self._start(ticket, now)
-            return True
+            if self._shared is None or self._shared.take(self):
+                self._active[lane] = ticket
+                self._start(ticket, now)
+                return True
         dropped = self._room_for(ticket, now)
         if dropped is None:
             self._queue_up(ticket, now)
@@ -188,6 +233,8 @@ class Lanes:
         ticket.state = _PAUSED
         self._running -= 1
         self._paused += 1
+        if self._shared is not None:
+            self._shared.give(now)
         self._pump(now)
 
     def resume(self, ticket: Ticket, now: float) -> bool:
@@ -199,7 +246,7 @@ class Lanes:
         if ticket.state is not _PAUSED:
             raise RuntimeError(f"only a paused ticket resumes, this one is {ticket.state.value}")
         self._paused -= 1
-        if self._may_start(now):
+        if self._may_start(now) and (self._shared is None or self._shared.take(self)):
             self._start(ticket, now)
             return True
         ticket.queued_at = now
@@ -210,13 +257,16 @@ class Lanes:
 
     def leave(self, ticket: Ticket, now: float) -> None:
         """End a ticket in whatever state it is, and let others on; idempotent."""
-        if ticket.state is _DONE or ticket.state is _NEW:
+        state = ticket.state
+        if state is _DONE or state is _NEW:
             return
         self._take_out(ticket)
+        if state is _RUNNING and self._shared is not None:
+            self._shared.give(now)
         self._pump(now)
 
     def wake(self, now: float) -> None:
-        """Let requests on that the rate held back; call it at `wake_at`."""
+        """Let requests on that the rate, or the shared width, held back; call it at `wake_at`."""
         self._pump(now)
 
     def throttled(self, now: float) -> None:
@@ -316,6 +366,10 @@ class Lanes:
             while self._running < int(self._width) and any(self._ready):
                 if now < self._next_start:
                     self.wake_at = self._next_start
+                    if self.alarm is not None:
+                        self.alarm(self.wake_at)
+                    return
+                if self._shared is not None and not self._shared.take(self):
                     return
                 ticket = self._next_ready()
                 self._dequeue(ticket)

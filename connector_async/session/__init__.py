@@ -1,5 +1,6 @@
 """The session: the composition root, and the only place that starts tasks."""
 
+from connector_async.session._accounts import AccountCredentials, Accounts
 from connector_async.session._lifecycle import CloseReport
 from connector_async.session._messages import Outcome, OutcomeStatus, Outgoing, Submission
 from connector_async.session._session import ConnectorSession
@@ -8,6 +9,8 @@ from connector_async.session._stats import Health, SessionStats
 from connector_async.session._stream import OutcomeStream
 
 __all__ = [
+    "AccountCredentials",
+    "Accounts",
     "CloseReport",
     "ConnectorSession",
     "Health",

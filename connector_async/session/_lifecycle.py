@@ -20,6 +20,7 @@ from connector_async.errors import ConfigurationError, RequestError
 from connector_async.exchange import PendingRequest
 from connector_async.exchange.desk import ClientPropertiesHeader
 from connector_async.hooks import Drained, Hook, Hooks
+from connector_async.protocol.lanes import SharedWidth
 from connector_async.protocol.retry import RetryPolicy
 from connector_async.session._handles import Handles
 from connector_async.session._parts import Parts, Settings, assemble
@@ -106,6 +107,8 @@ class Lifecycle(AsyncContextManagerMixin):
             self.router.include(router)
         self.on = self.router.on
         self._hears = False
+        self._shared_width: SharedWidth | None = None
+        self._known_credentials: AppCredentials | None = None
         self._state: Literal["new", "open", "closing", "closed"] = "new"
         self._parts: Parts | None = None
         self._handles = Handles(
@@ -168,7 +171,10 @@ class Lifecycle(AsyncContextManagerMixin):
                     store=self._store,
                     hooks=self._hooks,
                     find_consumer=self._handles.consumer,
+                    shared_width=self._shared_width,
                 )
+                if parts.source.credentials is None:
+                    parts.source.credentials = self._known_credentials
                 self._dispatcher = Dispatcher(
                     WebhookPort(cast("ConnectorSession", self), parts, self._store, self._hooks),
                     self.router,
@@ -212,7 +218,7 @@ class Lifecycle(AsyncContextManagerMixin):
             within = max(drain, _LAST_WORDS_WITHIN)
             with anyio.CancelScope(deadline=started + within, shield=by_error):
                 # Handlers first: they may still send.
-                unhandled = await self._dispatcher_or_raise().drain(drain)
+                unhandled = await self.dispatcher.drain(drain)
             parts.outbound.refuse_new()
             parts.engine.refuse_new()
             with anyio.CancelScope(deadline=started + drain):
@@ -306,23 +312,48 @@ class Lifecycle(AsyncContextManagerMixin):
             health, ready=health.ready and not problems, problems=tuple(dict.fromkeys((*problems, *health.problems)))
         )
 
-    # Webhooks
+    # Webhooks and accounts
 
-    async def _dispatcher_of(self, account_id: str) -> Dispatcher | None:
-        return self._dispatcher if account_id == self._settings.account_id else None
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What runs the handlers.
 
-    def _dispatcher_or_raise(self) -> Dispatcher:
+        Raises:
+            RuntimeError: The session is not entered yet.
+        """
         self._entered()
         if self._dispatcher is None:
             raise RuntimeError("the session is not entered yet")
         return self._dispatcher
+
+    def join(self, width: SharedWidth, credentials: AppCredentials) -> None:
+        """Share the width of several accounts; `Accounts` does this before it enters a session.
+
+        Args:
+            credentials: What a credentials callable has just given.
+        """
+        self._shared_width = width
+        self._known_credentials = credentials
+
+    async def reload_credentials(self) -> bool:
+        """Ask a credentials callable anew; whether what it gives has changed.
+
+        Raises:
+            TokenUnavailable: The callable failed.
+        """
+        source = self._entered().source
+        before = source.credentials
+        return await source.ask_credentials() != before
+
+    async def _dispatcher_of(self, account_id: str) -> Dispatcher | None:
+        return self._dispatcher if account_id == self._settings.account_id else None
 
     def _connect_webhooks(self) -> None:
         parts = self._entered()
         if parts.desk.hears:
             return
         parts.desk.hears = True
-        self._dispatcher_or_raise().start()
+        self.dispatcher.start()
         if parts.source.credentials is None:
             parts.task_group.start_soon(self._learn_secrets, parts)
 

@@ -20,6 +20,7 @@ from connector_async.exchange import Authorizer, Engine, EngineSettings
 from connector_async.exchange.desk import ClientPropertiesHeader, Desk
 from connector_async.hooks import Hooks
 from connector_async.protocol.correlation import RequestIds
+from connector_async.protocol.lanes import SharedWidth
 from connector_async.protocol.retry import RetryPolicy
 from connector_async.session._outbound import Outbound
 from connector_async.session._settings import SessionLimits
@@ -71,6 +72,7 @@ def assemble(
     store: Store,
     hooks: Hooks,
     find_consumer: Callable[[str], Consumer],
+    shared_width: SharedWidth | None,
 ) -> Parts:
     """Build all parts in the running loop; no I/O."""
     account_id, limits = settings.account_id, settings.limits
@@ -107,6 +109,7 @@ def assemble(
         hooks=hooks,
         random=jitter,
         wall=time.time,
+        shared_width=shared_width,
     )
     desk = Desk(
         account_id,

@@ -269,7 +269,7 @@ class ConnectorSession(Lifecycle):
         if not self._hears:
             self._hears = True
             self._connect_webhooks()
-        return await self._dispatcher_or_raise().dispatch(notification)
+        return await self.dispatcher.dispatch(notification)
 
     @asynccontextmanager
     async def serve(
