@@ -28,6 +28,18 @@ def test_an_id_has_at_most_64_characters_however_long_the_mark_and_the_counter()
     assert max(len(ids.next(2.0**33)) for _ in range(3)) <= MAX_REQUEST_ID
 
 
+def test_an_id_is_the_millisecond_a_counter_and_the_mark() -> None:
+    """Ours; logs of several processes sort by it. The millisecond after a full counter is borrowed."""
+    ids = RequestIds("mark")
+    assert ids.next(0.5) == "000000001f4000000-mark"
+    assert ids.next(0.5) == "000000001f4000001-mark"
+    assert ids.next(1_700_000_000.25) == "18bcfe568fa000000-mark"
+    ids._counter = 0xFFFFFE
+    assert ids.next(0.0) == "18bcfe568faffffff-mark"
+    assert ids.next(0.0) == "18bcfe568fb000000-mark"
+    assert ids.next(0.0) == "18bcfe568fb000001-mark"
+
+
 @pytest.mark.parametrize("mark", ["", "m" * 41])
 def test_a_mark_that_leaves_no_room_or_tells_nobody_apart_is_refused(mark: str) -> None:
     """Ours: the mark is what makes ids of two processes differ."""
