@@ -29,13 +29,15 @@ from connector_async.transport.base import Answer, Headers, Target
 if TYPE_CHECKING:
     from connector_async.transport._pool import Host, Pool
 
-__all__ = ["LOOK_AFTER", "MAX_INTERIM", "Connection", "Rider"]
+__all__ = ["LOOK_AFTER", "MAX_INTERIM", "TAIL", "Connection", "Rider"]
 
 # A server may send a few 1xx answers before the real one; a flood of them is an attack.
 MAX_INTERIM = 16
 # A connection that was idle for this long is looked at before it is used: a loop that was blocked has not yet
 # noticed that the server closed it. Below that the event loop has just looked.
 LOOK_AFTER = 1.0
+# So many bytes tell one empty line from two.
+TAIL = 5
 _H = ord("H")
 
 
@@ -69,6 +71,7 @@ class Connection(asyncio.Protocol):
         "_raw",
         "_received",
         "_status",
+        "_tail",
         "_too_much",
         "_transport",
         "expires_at",
@@ -149,6 +152,7 @@ class Connection(asyncio.Protocol):
         self._raw = b""
         self._body: bytes | bytearray = b""
         self._received = self._interim = 0
+        self._tail = b""
         self._has_head = self._complete = False
         try:
             self._bucket = bucket = self._buckets[int(deadline * TICKS)]
@@ -183,7 +187,9 @@ class Connection(asyncio.Protocol):
         lowered = head.lower()
         # The connection first: whatever becomes of the answer, its slot is settled. It is clean when the last byte of
         # the answer is the last that came.
-        is_clean = self._received == end + 4 + len(body) or _ends_chunked(lowered, data)
+        is_clean = self._received == end + 4 + len(body) or (
+            b"\ntransfer-encoding:" in lowered and ends_with_one_empty_line(self._tail + data)
+        )
         if is_clean and self._keep_alive and not self.is_write_paused:
             self._pool.release(self)
         else:
@@ -269,10 +275,11 @@ class Connection(asyncio.Protocol):
         if self._complete:
             self._finish(future, data)
         else:
-            self._look_at_part()
+            self._look_at_part(data)
 
-    def _look_at_part(self) -> None:
+    def _look_at_part(self, data: bytes) -> None:
         """Refuse what is, or is announced to be, too large, before more of it is read."""
+        self._tail = (self._tail + data)[-TAIL:]
         try:
             if self._received > self._too_much:
                 self._check_sizes(0 if self._has_head else self._received, len(self._body))
@@ -327,7 +334,8 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete, of the answer or of an interim one."""
-        if self._complete:  # of one that nobody asked for: `_finish` sees that more came than belongs to the answer
+        if self._complete:  # of one that nobody asked for
+            self._keep_alive = False
             return
         self._status = status = self._parser.get_status_code()
         if status >= 200:
@@ -382,14 +390,12 @@ def _ends_at_eof(raw: bytes) -> bool:
     return b"\ncontent-length:" not in lowered and b"\ntransfer-encoding:" not in lowered
 
 
-def _ends_chunked(lowered_head: bytes, data: bytes) -> bool:
-    """Whether a chunked answer ends where the data end: with one empty line, not two."""
-    return b"\ntransfer-encoding:" in lowered_head and ends_with_one_empty_line(data)
-
-
 def ends_with_one_empty_line(data: bytes) -> bool:
-    """Whether these last bytes of an answer are its last; a second empty line would be surplus."""
-    return data.endswith(b"\r\n") and not data.endswith(b"\n\r\n\r\n")
+    """Whether an answer in chunks, or without a body, ends where these bytes end; a second empty line is surplus.
+
+    The parser skips empty lines between answers silently, so it has to be looked for.
+    """
+    return data.endswith(b"\r\n\r\n") and not data.endswith(b"\n\r\n\r\n")
 
 
 def malformed(error: Exception) -> RemoteProtocolError:
@@ -405,7 +411,9 @@ def malformed(error: Exception) -> RemoteProtocolError:
 def refused_certificate(error: BaseException | None) -> TLSError | None:
     """TLS 1.3 tells that our certificate was refused only after the handshake, at the first read."""
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        refused = TLSError(f"TLS failed: {error.reason}", phase=Phase.TLS, sent=True, retryable=False)
+        refused = TLSError(
+            f"TLS failed: {getattr(error, 'reason', None)}", phase=Phase.TLS, sent=True, retryable=False
+        )
         refused.__cause__ = error
         return refused
     return None

@@ -329,7 +329,7 @@ def _tls_reason(error: BaseException) -> str | None:
         if isinstance(cause, TLSError):
             return str(cause)
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return getattr(cause, "verify_message", None) or cause.reason or "handshake failed"
+            return getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or "handshake failed"
     return None
 
 

@@ -387,6 +387,6 @@ def _refusal(error: OSError, phase: Phase, *, timed_out: bool) -> TransportError
         message = "the TLS handshake took too long" if phase is Phase.TLS else "connecting took too long"
         return TransportError(message, phase=phase, sent=False, timed_out=True)
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        reason = getattr(error, "verify_message", None) or error.reason
+        reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
         return TLSError(f"TLS failed: {reason}", phase=Phase.TLS, sent=False, retryable=False)
     return TransportError(f"cannot connect: {error}", phase=phase, sent=False)

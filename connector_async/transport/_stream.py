@@ -17,7 +17,7 @@ import httptools
 import httpx
 
 from connector_async.errors import ConnectorError, Phase, RemoteProtocolError, ResponseTooLarge, TransportError
-from connector_async.transport._connection import MAX_INTERIM, Connection, ends_with_one_empty_line, malformed
+from connector_async.transport._connection import MAX_INTERIM, TAIL, Connection, ends_with_one_empty_line, malformed
 from connector_async.transport._pool import Pool
 
 __all__ = ["stream"]
@@ -113,7 +113,7 @@ class _Exchange:
         self._headers: list[tuple[bytes, bytes]] = []
         self._has_head = self._is_complete = self._is_surplus = self._keep_alive = False
         self._chunks: deque[bytes] = deque()
-        self._last = b""
+        self._last = self._tail = b""
         connection.rider = self
 
     # -- what the caller does ----------------------------------------------------------------------------------------
@@ -220,7 +220,9 @@ class _Exchange:
             if not self._is_complete:
                 self._set_error(malformed(error))
         except ResponseTooLarge as error:
+            self._has_head = self._is_complete = False  # even if all of it came at once
             self._set_error(error)
+        self._tail = (self._tail + data)[-TAIL:]
         if self._is_complete:
             self._finish(data)
         elif self._buffered > _HIGH_WATER and not self._is_reading_paused:
@@ -292,7 +294,10 @@ class _Exchange:
 
     def _ends_with(self, data: bytes) -> bool:
         """Whether the answer's last byte is the last that came; the parser would skip an empty line silently."""
-        return (self._last != b"" and data.endswith(self._last)) or ends_with_one_empty_line(data)
+        is_chunked = any(name.lower() == b"transfer-encoding" for name, _ in self._headers)
+        if self._last and not is_chunked:
+            return data.endswith(self._last)
+        return ends_with_one_empty_line(self._tail)
 
     def _resume_reading(self) -> None:
         if self._is_reading_paused:
