@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import anyio
@@ -15,34 +13,10 @@ from trio.testing import MockClock
 
 from connector_async.sandbox import Latency, Sandbox, Silence
 from connector_async.sandbox.tokens import sign
-from tests.sandbox.caller import Caller, calling
+from tests.sandbox.caller import calling
+from tests.sandbox.conftest import Opener, in_process
 
 pytestmark = pytest.mark.anyio
-
-Opener = Callable[..., contextlib.AbstractAsyncContextManager[Caller]]
-
-
-@pytest.fixture(params=["in process", "socket", "tls"])
-def cloud_of(request: pytest.FixtureRequest) -> Opener:
-    """Opens a sandbox in one of its three forms, with a caller."""
-
-    @contextlib.asynccontextmanager
-    async def opened(**options: Any) -> AsyncGenerator[Caller]:
-        kind = request.param
-        async with Sandbox(in_process=kind == "in process", tls=kind == "tls", **options) as cloud:
-            with anyio.fail_after(10):
-                async with calling(cloud) as caller:
-                    yield caller
-
-    return opened
-
-
-@contextlib.asynccontextmanager
-async def in_process(**options: Any) -> AsyncGenerator[Caller]:
-    """A sandbox in process, with a caller."""
-    async with Sandbox(in_process=True, **options) as cloud, calling(cloud) as caller:
-        with anyio.fail_after(10):
-            yield caller
 
 
 async def test_a_conversation_from_the_domain_api_to_its_close(cloud_of: Opener) -> None:

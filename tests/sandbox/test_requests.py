@@ -1,0 +1,525 @@
+"""What the sandbox takes, what it refuses, and in which words: one row for each rule of protocol.md 5 to 8."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sandbox.conftest import in_process
+
+pytestmark = pytest.mark.anyio
+
+TEXT = {"type": "ContentEvent", "contentType": "text/plain", "message": "hi"}
+
+
+async def test_second_create_is_refused_while_one_is_open_and_told_in_a_200_array() -> None:
+    """protocol.md 8.3."""
+    async with in_process() as call:
+        headers = await call.headers()
+        first = await call.open(headers)
+        answer = await call.batch(headers)
+        assert answer.status_code == 200
+        profile, refused = answer.json()
+        assert profile["code"] == "OK"
+        assert refused["code"] == "BAD_REQUEST"
+        lp_id = next(iter(call.cloud.account.consumers))
+        assert refused["body"]["msg"] == (
+            f"Consumer request conversation failed: User {lp_id} already has open conversation. "
+            "Can't open another one."
+        )
+        await call.close(headers, first)
+        assert await call.open(headers) != first
+
+
+async def test_a_refused_profile_does_not_keep_the_conversation_from_opening() -> None:
+    """protocol.md 5.9: partial failure."""
+    async with in_process() as call:
+        headers = await call.headers()
+        answer = await call.batch(headers, profile={"authenticatedData": {"lp_sdes": [{"type": "cart"}]}})
+        assert [item["code"] for item in answer.json()] == ["BAD_REQUEST", "OK"]
+        assert [entry.applied for entry in call.cloud.ledger.entries] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("profile", "code"),
+    [
+        ({"firstName": "Ann"}, "OK"),
+        ({"authenticatedData": {"lp_sdes": []}}, "OK"),
+        ({"authenticatedData": {"lp_sdes": [{"type": "ctmrinfo", "info": {"socialId": "1"}}]}}, "OK"),
+        ({"authenticatedData": {"lp_sdes": {"type": "personal", "personal": {"firstname": "A"}}}}, "OK"),
+        ({"authenticatedData": []}, "BAD_REQUEST"),
+        ({"authenticatedData": {"lp_sdes": "x"}}, "BAD_REQUEST"),
+        ({"authenticatedData": {"lp_sdes": [{"type": "ctmrinfo"}]}}, "BAD_REQUEST"),
+    ],
+)
+async def test_profile_is_checked_on_send_as_well(profile: object, code: str) -> None:
+    """protocol.md 5.7."""
+    async with in_process() as call:
+        answer = await call.send(await call.headers(), "userprofile.SetUserProfile", profile)
+        assert answer.json()["code"] == code
+        consumer = next(iter(call.cloud.account.consumers.values()))
+        assert consumer.profile == (profile if code == "OK" else None)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"skillId": 77, "ttrDefName": "URGENT"}, "OK"),
+        ({"skillId": "-1", "ttrDefName": None}, "OK"),
+        ({"campaignInfo": {"campaignId": "99999", "engagementId": 5}, "conversationContext": {"lang": "en"}}, "OK"),
+        ({"channelType": "COBROWSE"}, "BAD_REQUEST"),
+        ({"ttrDefName": "SOON"}, "BAD_REQUEST"),
+        ({"skillId": True}, "BAD_REQUEST"),
+        ({"campaignInfo": {"campaignId": "1"}}, "BAD_REQUEST"),
+        ({"campaignInfo": "1"}, "BAD_REQUEST"),
+        ({"conversationContext": "x"}, "BAD_REQUEST"),
+        ({"brandId": "other"}, "BAD_REQUEST"),
+    ],
+)
+async def test_opening_is_checked(body: dict[str, Any], code: str) -> None:
+    """protocol.md 5.4."""
+    async with in_process() as call:
+        answer = await call.batch(await call.headers(), **body)
+        assert answer.json()[1]["code"] == code
+
+
+async def test_opening_is_remembered_as_notifications_show_it() -> None:
+    """protocol.md 9.5: campaign ids as numbers."""
+    async with in_process() as call:
+        campaign = {"campaignId": "99999", "engagementId": "e-5"}
+        conversation_id = await call.open(
+            await call.headers(), skillId=77, ttrDefName="URGENT", campaignInfo=campaign
+        )
+        details = call.cloud.agent.conversation(conversation_id).describe()["conversationDetails"]
+        assert details["skillId"] == "77"
+        assert details["ttr"] == {"ttrType": "URGENT", "value": 120}
+        assert details["campaignInfo"] == {"campaignId": 99999, "engagementId": "e-5"}
+        assert details["dialogs"][0]["dialogId"] == conversation_id
+
+
+@pytest.mark.parametrize("brand", [None, "", {}])
+async def test_missing_brand_is_the_documented_40001(brand: object) -> None:
+    """protocol.md 8.2."""
+    async with in_process() as call:
+        answer = await call.batch(await call.headers(), brandId=brand)
+        assert (answer.status_code, answer.json()["body"]["errorCode"]) == (400, 40001)
+
+
+async def test_batch_must_be_an_array_in_the_documented_order() -> None:
+    """protocol.md 5.3."""
+    async with in_process() as call:
+        headers = await call.headers()
+        profile = call.envelope("userprofile.SetUserProfile", {})
+        opening = call.envelope("cm.ConsumerRequestConversation", {"brandId": call.cloud.account_id})
+        for payload in (profile, [profile], [opening, profile], [1], "x", [{**profile, "id": None}, opening]):
+            answer = await call.post(headers, payload, path="")
+            assert answer.status_code == 400, payload
+            assert answer.json()["code"] == 400
+        no_body = {**opening, "body": 1}
+        assert (await call.post(headers, [profile, no_body], path="")).json()["body"]["errorCode"] == 40001
+
+
+async def test_first_message_may_come_with_the_batch() -> None:
+    """protocol.md 5.3: the three-item form of the old description."""
+    async with in_process() as call:
+        headers = await call.headers()
+        envelopes = [
+            call.envelope("userprofile.SetUserProfile", {}, request_id=1),
+            call.envelope("cm.ConsumerRequestConversation", {"brandId": call.cloud.account_id}, request_id=2),
+            call.envelope("ms.PublishEvent", {"dialogId": "", "event": TEXT}, request_id=3),
+        ]
+        answer = (await call.post(headers, envelopes, path="")).json()
+        assert [(item["code"], item["reqId"]) for item in answer] == [("OK", "1"), ("OK", "2"), ("OK", "3")]
+        assert answer[2]["body"] == {"sequence": 0}
+        envelopes[1]["body"] = {"brandId": "other"}
+        answer = (await call.post(await call.headers("second"), envelopes, path="")).json()
+        assert [item["code"] for item in answer] == ["OK", "BAD_REQUEST", "BAD_REQUEST"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": ""},
+        {"id": "x" * 65},
+        {"id": True},
+        {"id": 1.5},
+        {"type": None},
+        {"kind": "resp"},
+    ],
+)
+async def test_envelope_is_checked(change: dict[str, Any]) -> None:
+    """protocol.md 7.1 and 8.4."""
+    async with in_process() as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        envelope = call.envelope("ms.PublishEvent", {"dialogId": conversation_id, "event": TEXT})
+        answer = await call.post(headers, {**envelope, **change})
+        assert (answer.status_code, answer.json()["code"]) == (400, 400)
+
+
+async def test_numeric_ids_are_echoed_as_text_and_kind_may_be_missing() -> None:
+    """protocol.md 7.1: `reqId` came back as a string even for an integer id."""
+    async with in_process() as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        envelope = call.envelope("ms.PublishEvent", {"dialogId": conversation_id, "event": TEXT}, request_id=5)
+        del envelope["kind"]
+        assert (await call.post(headers, envelope)).json()["reqId"] == "5"
+        assert call.cloud.ledger.arrivals("5") == 1
+
+
+@pytest.mark.parametrize("payload", ["[]", "3", "no", '{"id": "1", "type": "ms.PublishEvent", "body": 7}'])
+async def test_send_takes_one_object(payload: str) -> None:
+    """protocol.md 6."""
+    async with in_process() as call:
+        answer = await call.http.post(
+            f"{call.account}/messaging/consumer/conversation/send",
+            headers=await call.headers(),
+            content=payload.encode(),
+        )
+        assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("wire_type", ["cqm.SubscribeExConversations", "cm.ConsumerRequestConversation", "x"])
+async def test_types_of_other_endpoints_are_refused(wire_type: str) -> None:
+    """protocol.md 6: WebSocket-only types and those of the batch."""
+    async with in_process() as call:
+        answer = await call.send(await call.headers(), wire_type, {})
+        assert (answer.status_code, answer.json()["code"]) == (400, "BAD_REQUEST")
+
+
+GOOD_EVENTS: list[Any] = [
+    TEXT,
+    {"type": "AcceptStatusEvent", "status": "ACTION", "sequenceList": [0]},
+    {"type": "AcceptStatusEvent", "status": "READ", "sequenceList": [1, 2]},
+    {"type": "ChatStateEvent", "chatState": "COMPOSING"},
+    {**TEXT, "message": ""},
+]
+BAD_EVENTS: list[Any] = [
+    None,
+    {},
+    {"type": "Reaction"},
+    {"type": "RichContentEvent", "content": {}},
+    {**TEXT, "message": 5},
+    {**TEXT, "contentType": "text/html"},
+    {"type": "AcceptStatusEvent", "status": "SEEN", "sequenceList": [0]},
+    {"type": "AcceptStatusEvent", "status": "READ", "sequenceList": []},
+    {"type": "AcceptStatusEvent", "status": "READ", "sequenceList": 4},
+    {"type": "AcceptStatusEvent", "status": "READ", "sequenceList": ["1"]},
+    {"type": "AcceptStatusEvent", "status": "READ", "sequenceList": [-1]},
+    {"type": "ChatStateEvent", "chatState": "DANCING"},
+    {**TEXT, "contentType": "hosted/file", "message": "x"},
+    {**TEXT, "contentType": "hosted/file", "message": {"relativePath": "/nowhere", "fileType": "PNG"}},
+]
+
+
+@pytest.mark.parametrize("event", GOOD_EVENTS)
+async def test_events_of_the_page_are_taken(event: object) -> None:
+    """protocol.md 6.2 to 6.4."""
+    async with in_process() as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        metadata = [{"type": "ExternalId", "id": "x"}]
+        answer = await call.publish(headers, conversation_id, event, metadata=metadata)
+        assert answer.json()["code"] == "OK"
+
+
+@pytest.mark.parametrize("event", BAD_EVENTS)
+async def test_events_that_break_a_rule_are_refused(event: object) -> None:
+    """protocol.md 6.2 to 6.4."""
+    async with in_process() as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        answer = await call.publish(headers, conversation_id, event)
+        assert (answer.status_code, answer.json()["code"]) == (400, "BAD_REQUEST")
+        assert not call.cloud.ledger.entries[-1].applied
+
+
+async def test_dialog_must_exist_and_be_of_the_conversation() -> None:
+    """protocol.md 6.1."""
+    async with in_process() as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        for body in (
+            {"event": TEXT},
+            {"dialogId": "nothing", "event": TEXT},
+            {"dialogId": conversation_id, "conversationId": "other", "event": TEXT},
+        ):
+            assert (await call.send(headers, "ms.PublishEvent", body)).status_code == 400
+        both = {"dialogId": conversation_id, "conversationId": conversation_id, "event": TEXT}
+        assert (await call.send(headers, "ms.PublishEvent", both)).status_code == 200
+        answer = await call.say(headers, conversation_id, metadata="x")
+        assert answer.status_code == 400
+
+
+async def test_a_request_over_5000_characters_is_refused_and_a_character_is_not_a_byte() -> None:
+    """protocol.md 8.4."""
+    async with in_process() as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        answer = await call.say(headers, conversation_id, "x" * 4990)
+        assert (answer.status_code, answer.json()["body"]["msg"]) == (400, "Bad Request")
+        envelope = call.envelope("ms.PublishEvent", {"dialogId": conversation_id, "event": {**TEXT, "message": "€"}})
+        room = 5000 - len(json.dumps(envelope, ensure_ascii=False))
+        envelope["body"]["event"]["message"] = "€" * (room + 1)
+        for more, status in ((0, 200), (1, 400)):
+            envelope["body"]["event"]["message"] += "€" * more
+            answer = await call.http.post(
+                f"{call.account}/messaging/consumer/conversation/send",
+                headers=headers,
+                content=json.dumps(envelope, ensure_ascii=False).encode(),
+            )
+            assert answer.status_code == status
+
+
+async def test_sequence_counts_the_arrivals_of_a_request_id() -> None:
+    """protocol.md 7.2: the seed page, 0, 2, 4, doubling; a repeated publish is applied again (Q2)."""
+    async with in_process(agent="silent") as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        answers = [await call.say(headers, conversation_id, request_id="m-1") for _ in range(5)]
+        assert [answer.json()["body"]["sequence"] for answer in answers] == [0, 2, 4, 8, 16]
+        state = {"type": "ChatStateEvent", "chatState": "PAUSE"}
+        assert (await call.publish(headers, conversation_id, state)).json()["body"] == {"sequence": 0}
+        assert call.cloud.ledger.applied("m-1") == 5
+        assert call.cloud.ledger.doubled() == {"m-1": 5}
+
+
+async def test_sequence_numbers_the_events_of_a_dialog_when_asked_to() -> None:
+    """protocol.md 7.2: everything but the seed page; chat states are answered with 0 and take no number."""
+    async with in_process(sequence="dialog", agent="silent") as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        receipt = {"type": "AcceptStatusEvent", "status": "READ", "sequenceList": [0]}
+        state = {"type": "ChatStateEvent", "chatState": "PAUSE"}
+        answers = [
+            await call.say(headers, conversation_id, request_id="m-1"),
+            await call.say(headers, conversation_id, request_id="m-1"),
+            await call.publish(headers, conversation_id, receipt),
+            await call.publish(headers, conversation_id, state),
+            await call.say(headers, conversation_id),
+        ]
+        assert [answer.json()["body"]["sequence"] for answer in answers] == [0, 1, 2, 0, 3]
+
+
+CLOSE = {"conversationState": "CLOSE"}
+
+
+@pytest.mark.parametrize("field", ["ConversationStateField", "Stage"])
+async def test_closing_ends_the_conversation_for_good(field: str) -> None:
+    """protocol.md 6.6."""
+    async with in_process() as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        bad = await call.field(headers, conversation_id, {"field": field, "conversationState": "OPEN"})
+        assert bad.status_code == 400
+        assert (await call.field(headers, conversation_id, [{"field": field, **CLOSE}])).status_code == 200
+        again = await call.field(headers, conversation_id, {"field": field, **CLOSE})
+        assert again.json()["body"]["msg"] == "Bad Request, Conversation is close"
+        described = call.cloud.agent.conversation(conversation_id).describe()
+        assert described["effectiveTTR"] == -1
+        assert described["conversationDetails"]["closeReason"] == "CONSUMER"
+        assert described["conversationDetails"]["dialogs"][0]["closedBy"] == "CONSUMER"
+
+
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        ({"field": "TTRField", "ttrType": "URGENT"}, 200),
+        ({"field": "TTRField", "ttrType": "CUSTOM", "value": 5}, 200),
+        ({"field": "TTRField", "ttrType": "SOON"}, 400),
+        ({"field": "TTRField", "ttrType": "NORMAL", "value": -1}, 400),
+        ({"field": "Skill", "type": "UPDATE", "skill": 77}, 200),
+        ({"field": "Skill", "type": "UPDATE"}, 400),
+        ({"field": "ParticipantsChange", "type": "ADD", "role": "MANAGER", "userId": "m"}, 200),
+        ({"field": "ParticipantsChange", "type": "REMOVE", "role": "ASSIGNED_AGENT"}, 200),
+        ({"field": "ParticipantsChange", "type": "ADD", "role": "CONSUMER"}, 400),
+        ({"field": "CSATRate", "csatRate": 5, "status": "FILLED"}, 400),
+        ({"field": "DialogChange", "type": "UPDATE", "dialog": {"dialogId": "x", "state": "CLOSE"}}, 400),
+        ({"field": "DialogChange", "type": "UPDATE", "dialog": {"state": "OPEN"}}, 400),
+        ({"field": "Note"}, 400),
+        ([], 400),
+        (None, 400),
+    ],
+)
+async def test_fields_are_checked(field: object, status: int) -> None:
+    """protocol.md 6.6."""
+    async with in_process() as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        assert (await call.field(headers, conversation_id, field)).status_code == status
+        assert (await call.field(headers, "nothing", field)).status_code == 400
+
+
+async def test_nothing_of_a_request_is_done_when_one_of_its_fields_is_refused() -> None:
+    """A request is done or not done."""
+    async with in_process() as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        fields = [{"field": "Stage", **CLOSE}, {"field": "Note"}]
+        assert (await call.field(headers, conversation_id, fields)).status_code == 400
+        assert call.cloud.agent.conversation(conversation_id).is_open
+
+
+@pytest.mark.parametrize(
+    ("rating", "status"),
+    [
+        ({"csatRate": 5, "csatResolutionConfirmation": True, "status": "FILLED"}, 200),
+        ({"status": "SKIPPED"}, 200),
+        ({"csatRate": 6, "status": "FILLED"}, 400),
+        ({"csatRate": "5", "status": "PARTIALLY_FILLED"}, 400),
+        ({"csatRate": 5, "status": "DONE"}, 400),
+        ({"csatRate": 5, "csatResolutionConfirmation": "yes", "status": "FILLED"}, 400),
+    ],
+)
+async def test_csat_is_given_after_the_close(rating: dict[str, Any], status: int) -> None:
+    """protocol.md 11.5."""
+    async with in_process() as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        await call.close(headers, conversation_id)
+        answer = await call.field(headers, conversation_id, {"field": "CSATRate", **rating})
+        assert answer.status_code == status
+        assert (call.cloud.agent.conversation(conversation_id).csat is None) == (status == 400)
+
+
+@pytest.mark.parametrize("header", ["no json", "[]", '{"features": "X"}', '{"features": [1]}'])
+async def test_client_properties_must_be_readable(header: str) -> None:
+    """protocol.md 5.8."""
+    async with in_process() as call:
+        headers = await call.headers()
+        answer = await call.batch({**headers, "Client-Properties": header})
+        assert answer.status_code == 400
+        assert "Client-Properties" in answer.json()["message"]
+
+
+async def test_client_properties_without_features_are_fine_and_the_cache_is_bounded() -> None:
+    """protocol.md 5.8: only `type` is required."""
+    async with in_process() as call:
+        headers = await call.headers()
+        for number in range(1010):
+            properties = json.dumps({"type": ".ClientProperties", "appVersion": str(number)})
+            await call.send({**headers, "Client-Properties": properties}, "userprofile.SetUserProfile", {})
+        assert len(call.cloud._api._features) == 1000
+
+
+def _features(*features: str) -> dict[str, str]:
+    return {"Client-Properties": json.dumps({"type": ".ClientProperties", "features": features})}
+
+
+@pytest.mark.parametrize(
+    ("on_create", "on_send", "wait", "greeted"),
+    [(True, True, 9.9, True), (True, True, 10.1, False), (True, False, 0, False), (False, True, 0, False)],
+)
+async def test_automatic_message_needs_the_feature_on_both_requests_within_ten_seconds(
+    *, on_create: bool, on_send: bool, wait: float, greeted: bool
+) -> None:
+    """protocol.md 11.3."""
+    now = 1_700_000_000.0
+    async with in_process(clock=lambda: now, agent="silent") as call:
+        headers, feature = await call.headers(), _features("AUTO_MESSAGES")
+        conversation_id = await call.open({**headers, **(feature if on_create else {})})
+        now += wait
+        for _ in range(2):
+            await call.say({**headers, **(feature if on_send else {})}, conversation_id)
+        roles = [
+            change["originatorMetadata"]["role"]
+            for change in call.cloud.agent.conversation(conversation_id).main.transcript
+        ]
+        assert roles == ["CONSUMER", *(["CONTROLLER"] if greeted else []), "CONSUMER"]
+
+
+async def _close_main(call: Any, headers: dict[str, str], conversation_id: str) -> Any:
+    dialog = {"dialogId": conversation_id, "state": "CLOSE", "closedCause": "Closed by consumer"}
+    change = {"field": "DialogChange", "type": "UPDATE", "dialog": dialog}
+    return await call.field(headers, conversation_id, change)
+
+
+async def test_closing_main_starts_a_survey_with_numbers_of_its_own() -> None:
+    """protocol.md 11.4."""
+    async with in_process(survey=True, agent="silent", sequence="dialog") as call:
+        headers = {**await call.headers(), **_features("MULTI_DIALOG")}
+        conversation_id = await call.open(headers, skillId="77")
+        await call.say(headers, conversation_id)
+        await call.say(headers, conversation_id)
+        assert (await _close_main(call, headers, conversation_id)).status_code == 200
+        assert (await _close_main(call, headers, conversation_id)).status_code == 400
+        conversation = call.cloud.agent.conversation(conversation_id)
+        details = conversation.describe()["conversationDetails"]
+        assert (details["state"], details["stage"]) == ("CLOSE", "OPEN")
+        survey = conversation.survey
+        assert survey is not None
+        assert (await call.say(headers, conversation_id)).status_code == 400
+        assert (await call.say(headers, survey.dialog_id)).json()["body"] == {"sequence": 0}
+        state = {"type": "ChatStateEvent", "chatState": "ACTIVE"}
+        assert (await call.publish(headers, survey.dialog_id, state)).status_code == 400
+        assert "already has open" in (await call.batch(headers)).json()[1]["body"]["msg"]
+        call.cloud.agent.completes_survey(conversation_id)
+        assert not conversation.is_open
+        assert conversation.dialogs[1].closed_cause == "Completed"
+        assert (await call.say(headers, survey.dialog_id)).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("survey", "features", "skill"), [(False, True, "77"), (True, False, "77"), (True, True, "-1")]
+)
+async def test_no_survey_without_configuration_feature_or_skill(*, survey: bool, features: bool, skill: str) -> None:
+    """protocol.md 11.4: then closing MAIN closes the conversation."""
+    async with in_process(survey=survey, agent="silent") as call:
+        headers = {**await call.headers(), **(_features("MULTI_DIALOG") if features else {})}
+        conversation_id = await call.open(headers, skillId=skill)
+        await _close_main(call, headers, conversation_id)
+        assert not call.cloud.agent.conversation(conversation_id).is_open
+
+
+async def test_stage_closes_a_survey_too() -> None:
+    """protocol.md 6.6: `Stage` closes all dialogs."""
+    async with in_process(survey=True, agent="silent") as call:
+        headers = {**await call.headers(), **_features("MULTI_DIALOG")}
+        conversation_id = await call.open(headers, skillId="77")
+        await _close_main(call, headers, conversation_id)
+        assert (await call.field(headers, conversation_id, {"field": "Stage", **CLOSE})).status_code == 200
+        assert not any(dialog.is_open for dialog in call.cloud.agent.conversation(conversation_id).dialogs)
+
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "requests.json"
+
+
+@pytest.mark.skipif(not VECTORS.exists(), reason="the recorded payloads are not laid out here")
+async def test_every_documented_single_request_is_understood() -> None:
+    """The recorded requests of the documentation: none is turned down for its form."""
+    async with in_process(survey=True, agent="silent") as call:
+        headers = await call.headers()
+        seen = 0
+        for vector in json.loads(VECTORS.read_text()):
+            payload = vector["payload"]
+            if not isinstance(payload, dict) or payload.get("type") not in (
+                "ms.PublishEvent",
+                "cm.UpdateConversationField",
+            ):
+                continue
+            if "WebSocket" in vector["name"] or payload["body"].get("event", {}).get("contentType") == "hosted/file":
+                continue
+            await _understood(call, headers, vector["name"], payload)
+            seen += 1
+        assert seen >= 15
+
+
+async def _understood(call: Any, headers: dict[str, str], name: str, payload: dict[str, Any]) -> None:
+    conversation_id = await call.open(headers)
+    body = dict(payload["body"])
+    for key in ("dialogId", "conversationId"):
+        if key in body:
+            body[key] = conversation_id
+    fields = body.get("conversationField")
+    if isinstance(fields, dict) and "dialog" in fields:
+        body["conversationField"] = {**fields, "dialog": {**fields["dialog"], "dialogId": conversation_id}}
+    if "CSAT" in name:
+        await call.close(headers, conversation_id)
+    answer = await call.post(headers, {**payload, "body": body})
+    assert answer.status_code == 200, (name, answer.text)
+    if call.cloud.agent.conversation(conversation_id).is_open:
+        await call.close(headers, conversation_id)
