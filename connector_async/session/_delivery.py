@@ -15,7 +15,6 @@ from connector_async.errors import (
     Landed,
     RequestError,
     RequestRefused,
-    SessionClosed,
 )
 from connector_async.exchange import outcome_of
 from connector_async.session._messages import Outcome, OutcomeStatus, Outgoing
@@ -75,11 +74,13 @@ class Delivery:
             prior_attempts=message.prior_attempts,
         )
 
-    def cut_off(self) -> Outcome[Any]:
-        """The outcome when the task that carried it was cancelled."""
-        landed = Landed.NO if self._conversation is None else Landed.UNKNOWN
-        status = OutcomeStatus.NOT_SENT if landed is Landed.NO else OutcomeStatus.UNKNOWN
-        return self._outcome(status, error=SessionClosed("the session closed before it was done", landed=landed))
+    def cut_off(self, error: Exception) -> Outcome[Any]:
+        """The outcome when something else than the request ended it."""
+        if self._conversation is None:
+            return self._outcome(OutcomeStatus.NOT_SENT, error=error)
+        if isinstance(error, RequestError):
+            error.landed = Landed.UNKNOWN
+        return self._outcome(OutcomeStatus.UNKNOWN, error=error)
 
     def _outcome(
         self, status: OutcomeStatus, *, result: SendResult | None = None, error: Exception | None = None

@@ -226,6 +226,9 @@ class Lifecycle(AsyncContextManagerMixin):
                 await parts.engine.wait_idle()
         finally:
             self._end(parts, started, before, unhandled)
+            # Every wait has been ended; the messages under way only have to be told so.
+            with anyio.move_on_after(1.0, shield=True):
+                await parts.outbound.wait_idle()
 
     def _end(self, parts: Parts, started: float, before: int, unhandled: int) -> None:
         """End what is left; without a single await, so that nothing can come between."""

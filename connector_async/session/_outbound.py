@@ -152,14 +152,12 @@ class Outbound:
             while self._ready:
                 lane, _ = self._ready.popitem(last=False)
                 items = self._lanes[lane]
-                # It stays at the head of its lane until it is done: the lane's length is its load.
-                await self._carry(items[0])
-                if not self._closed:
-                    items.popleft()
-                    if items:
-                        self._ready[lane] = None
-                    else:
-                        del self._lanes[lane]
+                # The lane stays in the table while its message is under way: the next one waits for it there.
+                await self._carry(items.popleft())
+                if items:
+                    self._ready[lane] = None
+                elif not self._closed:
+                    del self._lanes[lane]
         finally:
             self._workers -= 1
             self._settle_idle()
@@ -175,11 +173,15 @@ class Outbound:
                 outcome = _unsent(item, _waited_too_long(waited))
             else:
                 outcome = await delivery.run()
+        except Exception as error:
+            # A store that fails, say: one message's accident must not end the session.
+            logger.exception("a message could not be carried")
+            outcome = delivery.cut_off(error)
         finally:
             self._busy -= 1
-            if outcome is None:  # the session is being torn down under it
-                outcome = delivery.cut_off()
-            self._tell(item, outcome)
+            # None: the session is being torn down under it.
+            closed = SessionClosed("the session closed before it was done")
+            self._tell(item, delivery.cut_off(closed) if outcome is None else outcome)
 
     def _tell(self, item: _Item, outcome: Outcome[Any]) -> None:
         try:
