@@ -150,12 +150,15 @@ class Lifecycle(AsyncContextManagerMixin):
 
     # Entering and leaving
 
-    @asynccontextmanager
-    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+    async def __aenter__(self) -> Self:
         if self._state != "new":
             raise RuntimeError(
                 f"this session is {self._state}: a session is entered once, in one event loop; build another"
             )
+        return await super().__aenter__()
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         failure: BaseException | None = None
         async with AsyncExitStack() as stack:
             transport, owned = as_transport(self._transport, max_connections=self._settings.limits.max_in_flight)

@@ -143,6 +143,7 @@ class Outbound:
             for item in items:
                 self._queued -= 1
                 self._tell(item, _unsent(item, SessionClosed("the session closed before it was its turn")))
+            items.clear()
         self._settle_idle()
 
     async def _work(self) -> None:
