@@ -64,10 +64,13 @@ class _Answer:
         self.parser: Any = httptools.HttpResponseParser(self)
         self.is_complete = False
         self.has_begun = False
-        self.has_head = False
+        self.status = 0
+        self.may_stay = False
 
     def on_headers_complete(self) -> None:
-        self.has_head = self.parser.get_status_code() >= 200
+        # Asked here, since the parser forgets both once the message is complete.
+        self.status = int(self.parser.get_status_code())
+        self.may_stay = bool(self.parser.should_keep_alive())
 
     def on_message_complete(self) -> None:
         self.is_complete = True
@@ -78,11 +81,11 @@ class _Answer:
     async def read(self, stream: anyio.abc.ByteStream) -> tuple[int, bool]:
         """The status, and whether the connection may be used again."""
         size = 0
-        while not self.is_complete or self.parser.get_status_code() < 200:
+        while not self.is_complete or self.status < 200:
             try:
                 data = await stream.receive()
             except anyio.EndOfStream:
-                if self.has_head:  # a body without a length, which ends with the connection
+                if self.status >= 200:  # a body without a length, which ends with the connection
                     break
                 raise
             self.has_begun = True
@@ -90,7 +93,7 @@ class _Answer:
             if size > _MAX_ANSWER:
                 raise AnswerTooLong
             self.parser.feed_data(data)
-        return int(self.parser.get_status_code()), self.is_complete and bool(self.parser.should_keep_alive())
+        return self.status, self.is_complete and self.may_stay
 
 
 class HttpTarget:
