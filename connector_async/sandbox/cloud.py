@@ -18,6 +18,7 @@ import trustme
 from starlette.types import ASGIApp
 
 from connector_async.sandbox._background import Background
+from connector_async.sandbox._client import ForClients
 from connector_async.sandbox._fault_actions import Action, Reset, Status, Unauthorized
 from connector_async.sandbox._post import AsgiTarget, HttpTarget, Target
 from connector_async.sandbox._socket_server import bind, serve_on
@@ -51,7 +52,7 @@ class _Branch:
     sender: WebhookSender
 
 
-class Sandbox(anyio.AsyncContextManagerMixin):
+class Sandbox(ForClients, anyio.AsyncContextManagerMixin):
     """A cloud that behaves like the Connector API.
 
     On a socket it runs in the event loop that opens it (asyncio only). In process there is neither socket nor thread:

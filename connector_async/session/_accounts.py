@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Self
 
 import anyio
@@ -52,7 +54,7 @@ class Accounts(AsyncContextManagerMixin):
         router: Handlers for all accounts.
         store: For all accounts; in memory if None.
         limits: `max_in_flight` is shared by all accounts; the rest holds for each.
-        transport: As for `ConnectorSession`; shared by all.
+        transport, proxy, ssl_context: As for `ConnectorSession`; shared by all.
         hooks: For all sessions.
         idle_after: Seconds without a request after which a session is closed; its next use makes another.
         options: Further keywords of `ConnectorSession`, for each session.
@@ -69,6 +71,8 @@ class Accounts(AsyncContextManagerMixin):
         store: Store | None = None,
         limits: SessionLimits | None = None,
         transport: Transport | httpx.AsyncBaseTransport | httpx.AsyncClient | None = None,
+        proxy: str | httpx.URL | httpx.Proxy | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         hooks: Iterable[Hook] = (),
         idle_after: float = 3600.0,
         **options: Any,
@@ -80,7 +84,13 @@ class Accounts(AsyncContextManagerMixin):
         self._store: Store = store if store is not None else MemoryStore()
         self._owns_store = store is None
         self._limits = limits or SessionLimits()
-        self._given_transport = transport
+        self._make_transport = partial(
+            as_transport,
+            transport,
+            max_connections=self._limits.max_in_flight,
+            proxy=proxy,
+            ssl_context=ssl_context,
+        )
         self._hooks = tuple(hooks)
         self._idle_after = seconds("idle_after", idle_after)
         self._options = options
@@ -102,7 +112,7 @@ class Accounts(AsyncContextManagerMixin):
             raise RuntimeError("Accounts is entered once, in one event loop; build another")
         failure: BaseException | None = None
         async with AsyncExitStack() as stack:
-            self._transport, owned = as_transport(self._given_transport, max_connections=self._limits.max_in_flight)
+            self._transport, owned = self._make_transport()
             if owned:
                 await stack.enter_async_context(self._transport)
             if self._owns_store:

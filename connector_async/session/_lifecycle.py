@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import os
+import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import anyio
 import attrs
 import httpx
-from anyio import AsyncContextManagerMixin
 
 from connector_async.auth import AppCredentials, CredentialsSource, TokenSettings
 from connector_async.domains import DomainSettings, check_account_id
@@ -63,7 +65,7 @@ class CloseReport:
     seconds: float = 0.0
 
 
-class Lifecycle(AsyncContextManagerMixin):
+class Lifecycle:
     """The part of `ConnectorSession` that is about the session itself."""
 
     def __init__(
@@ -73,6 +75,8 @@ class Lifecycle(AsyncContextManagerMixin):
         *,
         domains: Mapping[str, str] | str | None = None,
         transport: Transport | httpx.AsyncBaseTransport | httpx.AsyncClient | None = None,
+        proxy: str | httpx.URL | httpx.Proxy | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         retry: RetryPolicy | None = None,
         limits: SessionLimits | None = None,
         timeout: float | None = 60.0,
@@ -98,7 +102,15 @@ class Lifecycle(AsyncContextManagerMixin):
             drain=seconds("drain", drain, zero=True),
             tokens=tokens or TokenSettings(),
         )
-        self._transport = transport
+        if transport is not None and (proxy is not None or ssl_context is not None):
+            raise ConfigurationError("a transport that you pass has its own proxy and TLS: give them to that one")
+        self._make_transport = partial(
+            as_transport,
+            transport,
+            max_connections=(limits or SessionLimits()).max_in_flight,
+            proxy=proxy,
+            ssl_context=ssl_context,
+        )
         self._store: Store = store if store is not None else MemoryStore()
         self._owns_store = store is None
         self._hooks = Hooks(hooks)
@@ -109,7 +121,8 @@ class Lifecycle(AsyncContextManagerMixin):
         self._hears = False
         self._shared_width: SharedWidth | None = None
         self._known_credentials: AppCredentials | None = None
-        self._state: Literal["new", "open", "closing", "closed"] = "new"
+        self._state: Literal["new", "entering", "open", "closing", "closed"] = "new"
+        self._life: AbstractAsyncContextManager[None] | None = None
         self._parts: Parts | None = None
         self._handles = Handles(
             self._settings.account_id,
@@ -155,13 +168,22 @@ class Lifecycle(AsyncContextManagerMixin):
             raise RuntimeError(
                 f"this session is {self._state}: a session is entered once, in one event loop; build another"
             )
-        return await super().__aenter__()
+        self._state = "entering"
+        self._life = self._live()
+        await self._life.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        life, self._life = self._life, None
+        return None if life is None else await life.__aexit__(exc_type, exc, traceback)
 
     @asynccontextmanager
-    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+    async def _live(self) -> AsyncGenerator[None]:
         failure: BaseException | None = None
         async with AsyncExitStack() as stack:
-            transport, owned = as_transport(self._transport, max_connections=self._settings.limits.max_in_flight)
+            transport, owned = self._make_transport()
             if owned:
                 await stack.enter_async_context(transport)
             if self._owns_store:
@@ -188,7 +210,7 @@ class Lifecycle(AsyncContextManagerMixin):
                 if self._hears:
                     self._connect_webhooks()
                 try:
-                    yield self
+                    yield
                 except BaseException as error:  # noqa: BLE001 - raised again below, outside the task group
                     failure = error
                 finally:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Generic
 
 import attrs
+from typing_extensions import TypeVar
 
 from connector_async._concurrency import Clock, Slot
 from connector_async._send_result import SendResult
@@ -15,7 +16,7 @@ from connector_async.wire import Event
 
 __all__ = ["Outcome", "OutcomeStatus", "Outgoing", "Submission"]
 
-K = TypeVar("K")
+K = TypeVar("K", default=None)
 
 
 @attrs.frozen

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from anyio.abc import TaskGroup
+from typing_extensions import TypeVar
 
 from connector_async._concurrency import Clock, Slot
 from connector_async.consumer import Consumer
@@ -25,7 +26,7 @@ __all__ = ["Outbound", "lane_of"]
 
 logger = logging.getLogger("connector_async.outbound")
 
-K = TypeVar("K")
+K = TypeVar("K", default=None)
 
 
 class _Item:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
+
+from typing_extensions import TypeVar
 
 from connector_async.consumer import Consumer
 from connector_async.conversation import Conversation
@@ -22,7 +24,7 @@ from connector_async.wire import ClientProperties, Notification, RequestBody
 __all__ = ["ConnectorSession"]
 
 R = TypeVar("R")
-K = TypeVar("K")
+K = TypeVar("K", default=None)
 
 
 class ConnectorSession(Lifecycle):
@@ -44,7 +46,9 @@ class ConnectorSession(Lifecycle):
             `asyncMessagingEnt`, `swift`) to base URL or bare host overrides it; a text is the base URL of another
             Domain API. Plain http is allowed to loopback only.
         transport: A `Transport`, an `httpx.AsyncBaseTransport` or an `httpx.AsyncClient`, which stay yours to close.
-            None: our pooled one; httpx's where a proxy is set in the environment, and on trio.
+            None: our pooled one; httpx's where a proxy is given or set in the environment, and on trio.
+        proxy: URL of a proxy for everything.
+        ssl_context: Instead of the default trust; for a private CA or a client certificate.
         retry: When a failed send is repeated; per call too.
         limits: How much at once.
         timeout: Seconds for one request: queue, tokens, attempts (15 each at most) and pauses included. None: none.

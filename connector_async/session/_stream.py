@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Self
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
+from typing_extensions import TypeVar
 
 from connector_async._concurrency import Clock, Slot
 from connector_async.errors import SessionClosed
@@ -18,7 +19,7 @@ from connector_async.session._outbound import Outbound, lane_of
 
 __all__ = ["OutcomeStream"]
 
-K = TypeVar("K")
+K = TypeVar("K", default=None)
 
 
 class OutcomeStream(Generic[K]):
