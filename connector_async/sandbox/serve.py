@@ -10,6 +10,7 @@ import argparse
 import logging
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -114,6 +115,8 @@ def run(*, exit_with_parent: bool = False, ready: Callable[[str], None] | None =
     Raises:
         ConfigurationError: An option cannot work; the message says what to do.
     """
+    if exit_with_parent:
+        _check_standard_input()
     anyio.run(_serve, ready or _print, options, exit_with_parent)
 
 
@@ -150,13 +153,18 @@ async def _serve(ready: Callable[[str], None], options: dict[str, Any], exit_wit
 
 
 async def _stop_at_end_of_input(scope: anyio.CancelScope) -> None:
-    while True:
-        try:
-            await anyio.wait_readable(0)
-            if os.read(0, 4096):
-                continue
-        except OSError as error:
-            raise ConfigurationError("--exit-with-parent needs a pipe as standard input") from error
-        _log.info("stopping: standard input has ended")
-        scope.cancel()
-        return
+    await anyio.wait_readable(0)
+    while os.read(0, 4096):
+        await anyio.wait_readable(0)
+    _log.info("stopping: standard input has ended")
+    scope.cancel()
+
+
+def _check_standard_input() -> None:
+    # A file or /dev/null has no end that could be waited for.
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        mode = 0
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(0)):
+        raise ConfigurationError("--exit-with-parent watches standard input, which must be a pipe")
