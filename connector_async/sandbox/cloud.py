@@ -308,7 +308,7 @@ class Sandbox(ForClients, anyio.AsyncContextManagerMixin):
 
     @contextlib.asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
-        failure: Exception | None = None
+        failure: BaseException | None = None
         async with contextlib.AsyncExitStack() as stack:
             if not self.in_process:
                 await stack.enter_async_context(self._on_socket())
@@ -316,7 +316,7 @@ class Sandbox(ForClients, anyio.AsyncContextManagerMixin):
             await tasks.start(self._background.run, tasks)
             try:
                 yield self
-            except Exception as error:  # noqa: BLE001 - raised again below, outside of the task group
+            except BaseException as error:  # noqa: BLE001 - raised again below, outside of the task group
                 failure = error
             finally:
                 tasks.cancel_scope.cancel()

@@ -165,11 +165,13 @@ class HttpxTransport:
         try:
             if 300 <= response.status_code < 400 and "location" in response.headers:
                 raise RedirectRefused(f"the answer is a redirect ({response.status_code}), which is not followed")
-            content = await self._read(response)
+            whole = _content_of(response)
+            content = await self._read(response) if whole is None else self._checked(whole)
         finally:
             with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
                 await response.aclose()
-        for coding in reversed(response.headers.get("content-encoding", "").split(",")):
+        codings = "" if whole is not None else response.headers.get("content-encoding", "")
+        for coding in reversed(codings.split(",")):
             content = decoded(content, coding.encode("ascii", "replace"), self._max_body_bytes)
         fields = tuple((name.lower(), value) for name, value in response.headers.raw)
         return Answer(response.status_code, fields, content, response.extensions.get("network_stream"))
@@ -185,6 +187,11 @@ class HttpxTransport:
             if len(content) > self._max_body_bytes:
                 raise ResponseTooLarge(f"the answer's body exceeds {self._max_body_bytes} bytes")
         return bytes(content)
+
+    def _checked(self, content: bytes) -> bytes:
+        if len(content) > self._max_body_bytes:
+            raise ResponseTooLarge(f"the answer's body exceeds {self._max_body_bytes} bytes")
+        return content
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         if isinstance(self._inner, httpx.AsyncClient):
@@ -418,3 +425,8 @@ class _Relay(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         self._call.scope.cancel()
         self._call.receive.close()
+
+
+def _content_of(response: httpx.Response) -> bytes | None:
+    """The body of a response that was made with it, as those of `httpx.MockTransport` are; None if it is to be read."""
+    return response.content if response.is_stream_consumed else None
