@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-_TIMEOUT: Final = 5.0  # seconds, to connect and again to be answered (protocol.md 9.7)
+_TIMEOUT: Final = 5.0  # seconds, to connect and again to be answered
 _MAX_ANSWER: Final = 64 * 1024  # nobody needs to say more to a webhook
 
 

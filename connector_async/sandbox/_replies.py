@@ -12,7 +12,7 @@ __all__ = ["JSON_TYPE", "Denied", "Refused", "Reply", "authorization_error", "js
 
 JSON_TYPE: Final = b"application/json; charset=utf-8"
 
-# Titles and details as the authorization page prints them (protocol.md 8.2); clients are to branch on the number.
+# Titles and details as the authorization page prints them; clients are to branch on the number.
 _AUTHORIZATION: Final[dict[int, tuple[str, str]]] = {
     40001: ("Missing parameter", "Brand id is missing"),
     40102: ("Invalid AppJWT", "AppJWT has expired or is invalid"),

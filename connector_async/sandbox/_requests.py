@@ -106,7 +106,7 @@ _EVENT_CHECKS: Final[dict[str, Callable[[Call, Json, Dialog], None]]] = {
 
 
 def _set_profile(call: Call) -> Json:
-    """`userprofile.SetUserProfile`: only customer info and personal info are taken as SDEs (protocol.md 5.7)."""
+    """`userprofile.SetUserProfile`: only customer info and personal info are taken as SDEs."""
     profile = call.body
     authenticated = profile.get("authenticatedData")
     if authenticated is not None:
@@ -172,7 +172,7 @@ def _check_opening(body: Json) -> None:
 
 
 def _numbers(campaign: Any) -> Json | None:
-    """Campaign ids as notifications show them: numbers, where they are (protocol.md 9.5)."""
+    """Campaign ids as notifications show them: numbers, where they are."""
     if campaign is None:
         return None
     return {key: int(value) if str(value).isdecimal() else value for key, value in campaign.items()}

@@ -1,6 +1,6 @@
 """The retry law "by time to live" of the webhook service, without I/O and without a clock of its own.
 
-The whole app install goes UP -> FAILED -> IN TRANSITION -> RECOVERED (protocol.md 9.8): after a failure everything is
+The whole app install goes UP -> FAILED -> IN TRANSITION -> RECOVERED: after a failure everything is
 kept; the oldest is tried after 2, 4, 8 … seconds, at most every 5 minutes; when that succeeds the rest follows, in
 order within each conversation, while conversations that have nothing waiting are delivered at once.
 """

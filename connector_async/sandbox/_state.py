@@ -54,7 +54,7 @@ class Dialog:
         return number
 
     def describe(self, changed_ms: int) -> Json:
-        """The dialog as it stands in `conversationDetails.dialogs[]` (protocol.md 9.5)."""
+        """The dialog as it stands in `conversationDetails.dialogs[]`."""
         described: Json = {
             "dialogId": self.dialog_id,
             "participantsDetails": [
@@ -129,7 +129,7 @@ class Conversation:
         self.changed_ms = max(millis(now), self.changed_ms + 1)
 
     def describe(self) -> Json:
-        """`result` of an ExConversationChange: the complete state (protocol.md 9.5)."""
+        """`result` of an ExConversationChange: the complete state."""
         details: Json = {
             "skillId": self.skill_id,
             "participants": [{"id": identity, "role": role} for identity, role in self.participants.items()],

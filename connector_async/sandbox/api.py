@@ -33,7 +33,7 @@ __all__ = ["SERVICES", "Arrival", "CloudApi", "Endpoint"]
 Endpoint = Literal["domain", "token", "consumer", "conversation", "send", "upload", "download"]
 
 SERVICES: Final = ("sentinel", "idp", "asyncMessagingEnt", "swift", "accountConfigReadWrite", "agentVep", "msgHist")
-_MAX_CHARACTERS: Final = 5000  # of one request's JSON (protocol.md 8.4)
+_MAX_CHARACTERS: Final = 5000  # of one request's JSON
 _CLAIMS: Final = ("iss", "aud", "azp", "exp")
 _NO_FEATURES: Final[frozenset[str]] = frozenset()
 _FILE_CONTENT: Final = {b"image/jpeg", b"image/jpg", b"image/png", b"image/gif", b"application/octet-stream", b""}
@@ -136,7 +136,7 @@ class CloudApi:
         return reply
 
     def _unknown_account(self, arrival: Arrival) -> Reply:
-        if arrival.endpoint == "domain":  # "documented as invalid site" (protocol.md 2)
+        if arrival.endpoint == "domain":  # "documented as invalid site"
             return json_reply(401, {"code": 401, "message": "account does not exist"})
         if arrival.endpoint == "token":
             return _identity_error(401, "account does not exist")

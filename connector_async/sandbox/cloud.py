@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from connector_async.sandbox._background import Background
 from connector_async.sandbox._client import ForClients
 from connector_async.sandbox._fault_actions import Action, Reset, Status, Unauthorized
+from connector_async.sandbox._manifest import EVENT_KEYS, WebhookEndpoint, webhooks_of_manifest
 from connector_async.sandbox._post import AsgiTarget, HttpTarget, Target
 from connector_async.sandbox._socket_server import bind, serve_on
 from connector_async.sandbox._state import Account, Happening
@@ -31,13 +32,7 @@ from connector_async.sandbox.faults import FaultPlan, FaultRule, load_faults
 from connector_async.sandbox.ledger import Ledger
 from connector_async.sandbox.model import CloudModel, SequenceMode
 from connector_async.sandbox.scripts import SurveyBot, make_agent
-from connector_async.sandbox.webhooks import (
-    EVENT_KEYS,
-    Algorithm,
-    WebhookEndpoint,
-    WebhookSender,
-    webhooks_of_manifest,
-)
+from connector_async.sandbox.webhooks import Algorithm, WebhookSender
 
 __all__ = ["Sandbox"]
 

@@ -97,10 +97,6 @@ class Ledger:
         del self.entries[:dropped]
         self.forgotten += dropped
 
-    def called(self, endpoint: str) -> None:
-        """Count a call of an endpoint."""
-        self.calls[endpoint] += 1
-
     @property
     def token_calls(self) -> int:
         """How often the token endpoint (Sentinel) was called, failures included."""

@@ -31,8 +31,8 @@ __all__ = ["CloudModel", "SequenceMode", "resend_sequence"]
 SequenceMode = Literal["resend", "dialog"]
 
 _CHANGE_KEY: Final = "cqm.ExConversationChangeNotification"
-_AUTO_MESSAGE_WINDOW: Final = 10.0  # seconds from create to the first message (protocol.md 11.3)
-_URL_LIFE: Final = 60  # seconds that a signed storage URL holds (protocol.md 6.7)
+_AUTO_MESSAGE_WINDOW: Final = 10.0  # seconds from create to the first message
+_URL_LIFE: Final = 60  # seconds that a signed storage URL holds
 _AUTO_MESSAGE: Final = "Thank you for your message. Someone will be with you soon."
 
 
@@ -165,7 +165,7 @@ class CloudModel:
         self.changed(conversation, now)
 
     def _was_served(self, conversation: Conversation) -> bool:
-        # "No survey without an assigned skill/agent" (protocol.md 11.4).
+        # "No survey without an assigned skill/agent".
         return conversation.agent_id is not None or conversation.skill_id != "-1"
 
     def join(self, conversation: Conversation, identity: str, role: str, now: float) -> None:
@@ -239,7 +239,7 @@ class CloudModel:
         """What the answer to a publish says as `sequence`."""
         if self.sequence == "resend":
             return resend_sequence(count)
-        return number or 0  # a chat state is always answered with 0 (protocol.md 7.2, row 11)
+        return number or 0  # a chat state is always answered with 0
 
     def greet(self, conversation: Conversation, event: Json, features: frozenset[str], now: float) -> None:
         """Answer the first message with an automatic one, where both requests announced the feature in time."""

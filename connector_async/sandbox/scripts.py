@@ -111,7 +111,7 @@ def silent(desk: AgentDesk, happening: Happening) -> None:
 
 
 class SurveyBot:
-    """Runs the survey dialog: a greeting, the questions with quick replies, thanks, and the close (protocol.md 11.4).
+    """Runs the survey dialog: a greeting, the questions with quick replies, thanks, and the close.
 
     Args:
         moment: Seconds that each step takes.

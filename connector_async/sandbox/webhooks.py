@@ -17,33 +17,18 @@ from typing import Any, Final, Literal
 import anyio
 import attrs
 
-from connector_async.errors import ConfigurationError
 from connector_async.sandbox._background import Background
 from connector_async.sandbox._fault_actions import BadSignature, Double, Drop, Latency, Reorder, Silence
-from connector_async.sandbox._json import Json, dumps, is_array, is_object
-from connector_async.sandbox._post import POST_FAILURES, HttpTarget, Target
+from connector_async.sandbox._json import Json, dumps
+from connector_async.sandbox._manifest import WebhookEndpoint
+from connector_async.sandbox._post import POST_FAILURES
 from connector_async.sandbox._retention import RetentionLaw
 from connector_async.sandbox._state import Account, Happening
 from connector_async.sandbox.faults import FaultPlan
 
-__all__ = [
-    "EVENT_KEYS",
-    "Algorithm",
-    "Delivery",
-    "WebhookEndpoint",
-    "WebhookSender",
-    "sign_body",
-    "webhooks_of_manifest",
-]
+__all__ = ["Algorithm", "Delivery", "WebhookSender", "sign_body"]
 
-EVENT_KEYS: Final = (
-    "ms.MessagingEventNotification.ContentEvent",
-    "ms.MessagingEventNotification.RichContentEvent",
-    "ms.MessagingEventNotification.AcceptStatusEvent",
-    "ms.MessagingEventNotification.ChatStateEvent",
-    "cqm.ExConversationChangeNotification",
-)
-_COUNTED_PAUSE: Final = 30.0  # seconds between the attempts of `max_retries` (protocol.md 9.8)
+_COUNTED_PAUSE: Final = 30.0  # seconds between the attempts of `max_retries`
 _SUCCESS: Final = frozenset({200, 201})
 _MAX_AT_ONCE: Final = 64
 _KEPT: Final = 100_000
@@ -52,23 +37,9 @@ Algorithm = Literal["sha1", "sha256"]
 
 
 def sign_body(body: bytes, secret: str, algorithm: Algorithm = "sha1") -> str:
-    """The value of `x-liveperson-signature` for a body (protocol.md 9.4)."""
+    """The value of `x-liveperson-signature` for a body."""
     digest = hmac.new(secret.encode(), body, getattr(hashlib, algorithm)).digest()
     return f"{algorithm}={base64.b64encode(digest).decode()}"
-
-
-@attrs.frozen(kw_only=True)
-class WebhookEndpoint:
-    """Where one kind of event goes.
-
-    Attributes:
-        max_retries: 0 to 5, or None where the manifest does not say; 0 given beside a retention time keeps failures
-            of this kind from starting that mechanism.
-    """
-
-    target: Target
-    max_retries: int | None = None
-    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @attrs.define(eq=False)
@@ -101,53 +72,6 @@ class Delivery:
             "attempts": self.attempts,
             "outcome": self.outcome,
         }
-
-
-def webhooks_of_manifest(
-    manifest: object, target_of: Callable[[str], Target] = HttpTarget
-) -> tuple[dict[str, WebhookEndpoint], float | None]:
-    """The endpoints and the retention time of an app manifest, or of its `capabilities.webhooks` alone.
-
-    Raises:
-        ConfigurationError: One sentence on what is wrong.
-    """
-    hooks = manifest
-    if is_object(manifest) and is_object(manifest.get("capabilities")):
-        hooks = manifest["capabilities"].get("webhooks")
-    if not is_object(hooks):
-        raise ConfigurationError("manifest: capabilities.webhooks must be a JSON object")
-    retry: object = hooks.get("retry") or {}
-    retention = retry.get("retention_time") if is_object(retry) else None
-    if retention is not None and not (isinstance(retention, int) and 2 <= retention <= 259_200):
-        raise ConfigurationError("manifest: retry.retention_time must be from 2 to 259200 seconds")
-    targets: dict[str, Target] = {}
-    endpoints: dict[str, WebhookEndpoint] = {}
-    for key, value in hooks.items():
-        if key != "retry":
-            endpoints[key] = _endpoint(key, value, targets, target_of)
-    return endpoints, retention
-
-
-def _endpoint(
-    key: str, value: object, targets: dict[str, Target], target_of: Callable[[str], Target]
-) -> WebhookEndpoint:
-    if key not in EVENT_KEYS:
-        raise ConfigurationError(f"manifest: webhook {key!r} is not known; known are {', '.join(EVENT_KEYS)}")
-    if not is_object(value) or not isinstance(value.get("endpoint"), str):
-        raise ConfigurationError(f"manifest: webhook {key} needs an endpoint")
-    retries = value.get("max_retries")
-    if retries is not None and not (isinstance(retries, int) and 0 <= retries <= 5):
-        raise ConfigurationError(f"manifest: webhook {key}: max_retries must be from 0 to 5")
-    listed: object = value.get("headers") or []
-    if not is_array(listed) or not all(
-        is_object(one) and {"header_name", "header_value"} <= set(one) for one in listed
-    ):
-        raise ConfigurationError(f"manifest: webhook {key}: headers must be a list of header_name and header_value")
-    url: str = value["endpoint"]
-    if url not in targets:
-        targets[url] = target_of(url)
-    headers = tuple((str(one["header_name"]).encode(), str(one["header_value"]).encode()) for one in listed)
-    return WebhookEndpoint(target=targets[url], max_retries=retries, headers=headers)
 
 
 @attrs.define(eq=False)

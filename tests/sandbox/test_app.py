@@ -202,6 +202,21 @@ async def test_consumer_cannot_touch_the_conversation_of_another() -> None:
         assert (await call.say(mine, conversation_id)).status_code == 200
 
 
+async def test_a_client_is_pointed_here_by_environment_or_overrides() -> None:
+    """design.md 2: `from_env` and `domains`."""
+    async with in_process() as call:
+        assert call.cloud.environ() == {
+            "LP_ACCOUNT_ID": call.cloud.account_id,
+            "LP_CLIENT_ID": call.cloud.client_id,
+            "LP_CLIENT_SECRET": call.cloud.client_secret,
+            "LP_DOMAIN_API": call.cloud.url,
+        }
+        assert set(call.cloud.domains.values()) == {call.cloud.url}
+        assert {"sentinel", "idp", "asyncMessagingEnt", "swift"} <= set(call.cloud.domains)
+        await call.headers()
+        assert call.cloud.ledger.consumer_calls == 1
+
+
 async def test_accounts_are_apart() -> None:
     """A token of one account opens nothing in another."""
     async with in_process() as call:
