@@ -59,6 +59,7 @@ from connector_async.session import (
     Submission,
 )
 from connector_async.store import MemoryStore, SqliteStore, Store
+from connector_async.webhooks import Incoming, Router, WebhookApp, WebhookReceiver
 from connector_async.wire import (
     AcceptStatus,
     AcceptStatusEvent,
@@ -105,6 +106,7 @@ __all__ = [
     "DeadlineExceeded",
     "Feature",
     "Health",
+    "Incoming",
     "InvalidSignature",
     "Landed",
     "LocalProtocolError",
@@ -128,6 +130,7 @@ __all__ = [
     "RetryPolicy",
     "RichContentEvent",
     "Role",
+    "Router",
     "SendResult",
     "SessionClosed",
     "SessionLimits",
@@ -142,6 +145,8 @@ __all__ = [
     "TtrType",
     "UnknownAccount",
     "UnreadableNotification",
+    "WebhookApp",
     "WebhookError",
+    "WebhookReceiver",
     "__version__",
 ]

@@ -28,6 +28,7 @@ __all__ = [
     "Event",
     "Hook",
     "Hooks",
+    "LoopSuspected",
     "Orphan",
     "RequestFinished",
     "Throttled",
@@ -115,6 +116,14 @@ class Drained(Event):
     unsent: int
     unhandled: int
     seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class LoopSuspected(Event):
+    """Messages of one conversation come so fast that two bots may be answering each other; handling pauses."""
+
+    conversation_id: str
+    pause: float
 
 
 Hook = Callable[[Event], object]

@@ -25,6 +25,7 @@ from connector_async.hooks import Drained, Hook, Hooks
 from connector_async.protocol.lanes import SharedWidth
 from connector_async.protocol.retry import RetryPolicy
 from connector_async.session._handles import Handles
+from connector_async.session._loop_guard import LoopGuard
 from connector_async.session._parts import Parts, Settings, assemble
 from connector_async.session._port import WebhookPort
 from connector_async.session._settings import SessionLimits, credentials_from, seconds
@@ -115,6 +116,7 @@ class Lifecycle:
         self._owns_store = store is None
         self._hooks = Hooks(hooks)
         self.router = Router()
+        self.router.middleware(LoopGuard(self._hooks))
         if router is not None:
             self.router.include(router)
         self.on = self.router.on

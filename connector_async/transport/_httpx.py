@@ -428,5 +428,5 @@ class _Relay(httpx.AsyncByteStream):
 
 
 def _content_of(response: httpx.Response) -> bytes | None:
-    """The body of a response that was made with it, as those of `httpx.MockTransport` are; None if it is to be read."""
+    """The body of a response that was made with it, as `httpx.MockTransport` makes them; None if it is to be read."""
     return response.content if response.is_stream_consumed else None

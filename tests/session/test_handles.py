@@ -241,7 +241,7 @@ async def test_receipts_and_typing_reach_the_cloud() -> None:
     """protocol.md 6.4."""
     async with connected() as (cloud, session):
         conversation = await session.consumer("customer").open_conversation()
-        sequence = cloud.agent.says(conversation.conversation_id, "hello")
+        sequence = cloud.agent.says(conversation.conversation_id, "hello") or 0
         await conversation.mark_accepted(sequence)
         await conversation.mark_read(sequence, sequence)
         with pytest.raises(ValueError, match="at least one"):
@@ -357,7 +357,7 @@ async def test_choosing_sends_the_action_and_then_the_text_with_the_same_metadat
     """protocol.md 6.5."""
     async with connected() as (cloud, session):
         conversation = await session.consumer("customer").open_conversation()
-        sequence = cloud.agent.says(conversation.conversation_id, "Which size?")
+        sequence = cloud.agent.says(conversation.conversation_id, "Which size?") or 0
         reply = ButtonElement(
             title="XL", click=Click(metadata=[ExternalId("size-XL")], actions=[PublishTextAction("XL please")])
         )
