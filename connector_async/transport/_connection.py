@@ -247,6 +247,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands, TLS included."""
         self._transport = transport
+        if self.is_discarded:  # uvloop may tell after the attempt to connect was cancelled
+            self._transport.abort()
+            return
         self._pool.made(self)
         # Any byte that the kernel does not take pauses us, so that "all was written" costs no call per message.
         # TLS compares differently: zero would never resume.

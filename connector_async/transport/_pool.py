@@ -275,18 +275,21 @@ class Pool:
         context = self._tls.context if scheme == "https" else None
         delay = self.limits.happy_eyeballs_delay
         connected = await dial(name, port, resolver=self._resolver, delay=delay)
+        if context is not None:
+            opening.phase = Phase.TLS
+        connection = Connection(self, host)
         try:
-            if context is not None:
-                opening.phase = Phase.TLS
-            _, connection = await self.loop.create_connection(
-                lambda: Connection(self, host),
+            await self.loop.create_connection(
+                lambda: connection,
                 sock=connected,
                 ssl=context,
                 server_hostname=name if context is not None else None,
             )
         except BaseException:
-            # Mostly done by asyncio already; not when it was cancelled before it took the socket over.
-            connected.close()
+            # Cancelled when it had just been made: asyncio would say goodbye for up to 30 s, and uvloop does not
+            # even tell that it is lost.
+            connection.discard()
+            self.gone(connection)
             raise
         return connection
 
