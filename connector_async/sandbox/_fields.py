@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from connector_async.sandbox._call import TTR_SECONDS, Call, check_owner, is_count
-from connector_async.sandbox._json import Json, as_objects, is_object, text
+from connector_async.sandbox._json import Json, as_objects, is_object, text, word
 from connector_async.sandbox._replies import Refused
 from connector_async.sandbox._state import Conversation
 
@@ -35,7 +35,7 @@ def update_field(call: Call) -> Json:
 
 
 def _plan_field(call: Call, conversation: Conversation, field: Json) -> Callable[[], str]:
-    planner = _FIELDS.get(field.get("field", ""))
+    planner = _FIELDS.get(word(field.get("field")))
     if planner is None:
         raise Refused("Bad Request, unknown field")
     if not conversation.is_open and planner is not _plan_csat:
@@ -78,7 +78,7 @@ def _plan_csat(call: Call, conversation: Conversation, field: Json) -> Callable[
     rate, confirmed, status = (
         field.get("csatRate"),
         field.get("csatResolutionConfirmation"),
-        field.get("status"),
+        word(field.get("status")),
     )
     if conversation.is_open:
         raise Refused("Bad Request, CSAT is given after the conversation was closed")
@@ -126,16 +126,16 @@ def _plan_skill(call: Call, conversation: Conversation, field: Json) -> Callable
 
 
 def _plan_participants(call: Call, conversation: Conversation, field: Json) -> Callable[[], str]:
-    change, role = field.get("type"), field.get("role")
+    change, role = word(field.get("type")), word(field.get("role"))
     if change not in _PARTICIPANT_CHANGES or role not in _PARTICIPANT_ROLES:
         raise Refused("Bad Request, unknown participants change")
-    user = text(field.get("userId")) or f"{str(role).lower()}-1"
+    user = text(field.get("userId")) or f"{role.lower()}-1"
 
     def apply() -> str:
         if change == "REMOVE":
             call.model.leave(conversation, user, call.now)
         else:
-            call.model.join(conversation, user, str(role), call.now)
+            call.model.join(conversation, user, role, call.now)
         return "OK Participants set successfully"
 
     return apply

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 import orjson
 
-__all__ = ["Json", "as_objects", "dumps", "is_array", "is_object", "loads", "text"]
+__all__ = ["Json", "as_objects", "dumps", "is_array", "is_object", "loads", "text", "word"]
 
 Json: TypeAlias = dict[str, Any]
 
@@ -47,3 +47,8 @@ def text(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return None
+
+
+def word(value: object) -> str:
+    """A value that must be one of some words, as text; the empty text where it is none, which is never among them."""
+    return value if isinstance(value, str) else ""

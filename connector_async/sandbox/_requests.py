@@ -13,7 +13,7 @@ import attrs
 
 from connector_async.sandbox._call import TTR_SECONDS, Call, Handler, check_owner, is_count
 from connector_async.sandbox._fields import update_field
-from connector_async.sandbox._json import Json, as_objects, is_array, is_object, text
+from connector_async.sandbox._json import Json, as_objects, is_array, is_object, text, word
 from connector_async.sandbox._replies import Refused
 from connector_async.sandbox._state import Account, Conversation, Dialog
 
@@ -32,7 +32,7 @@ def _publish(call: Call) -> Json:
     event = body.get("event")
     if not is_object(event):
         raise Refused("Bad Request, event is missing")
-    check = _EVENT_CHECKS.get(event.get("type", ""))
+    check = _EVENT_CHECKS.get(word(event.get("type")))
     if check is None:
         raise Refused("Bad Request, unknown event type")
     check(call, event, dialog)
@@ -74,7 +74,7 @@ def _check_content(call: Call, event: Json, dialog: Dialog) -> None:
         raise Refused("Bad Request, contentType must be text/plain or hosted/file")
     if not is_object(message) or text(message.get("relativePath")) not in call.account.files:
         raise Refused("Bad Request, file does not exist")
-    if message.get("fileType") not in _FILE_TYPES:
+    if word(message.get("fileType")) not in _FILE_TYPES:
         raise Refused("Bad Request, fileType must be JPG, JPEG, PNG or GIF")
     preview = message.get("preview") or ""
     if not isinstance(preview, str) or len(preview) >= _PREVIEW_LIMIT:
@@ -83,7 +83,7 @@ def _check_content(call: Call, event: Json, dialog: Dialog) -> None:
 
 def _check_receipt(call: Call, event: Json, dialog: Dialog) -> None:
     del call, dialog
-    if event.get("status") not in _RECEIPTS:
+    if word(event.get("status")) not in _RECEIPTS:
         raise Refused("Bad Request, unknown status")
     numbers = event.get("sequenceList")
     if not is_array(numbers) or not numbers or not all(is_count(number) for number in numbers):
@@ -92,7 +92,7 @@ def _check_receipt(call: Call, event: Json, dialog: Dialog) -> None:
 
 def _check_chat_state(call: Call, event: Json, dialog: Dialog) -> None:
     del call
-    if event.get("chatState") not in _CHAT_STATES:
+    if word(event.get("chatState")) not in _CHAT_STATES:
         raise Refused("Bad Request, unknown chatState")
     if dialog.dialog_type != "MAIN":
         raise Refused("Bad Request, a survey dialog takes no chat states")
@@ -123,7 +123,7 @@ def _set_profile(call: Call) -> Json:
 
 
 def _check_sde(sde: Json) -> None:
-    content = {"ctmrinfo": "info", "personal": "personal"}.get(sde.get("type", ""))
+    content = {"ctmrinfo": "info", "personal": "personal"}.get(word(sde.get("type")))
     if content is None:
         raise Refused("Bad Request, lp_sdes takes only the types ctmrinfo and personal")
     if not is_object(sde.get(content)):
@@ -189,13 +189,13 @@ def _first_message(call: Call) -> Json:
 
 def _upload_url(call: Call) -> Json:
     body = call.body
-    kind, size = body.get("fileType"), text(body.get("fileSize"))
+    kind, size = word(body.get("fileType")), text(body.get("fileSize"))
     if kind not in _FILE_TYPES:
         raise Refused("Bad Request, fileType must be JPG, JPEG, PNG or GIF")
     if size is None or not size.isdecimal() or not 0 < int(size) <= MAX_FILE_BYTES:
         raise Refused("Bad Request, fileSize must be from 1 byte to 3 MB")
     _check_file_sharing(call.account)
-    return call.model.upload_url(call.account, call.consumer, str(kind), int(size), call.now)
+    return call.model.upload_url(call.account, call.consumer, kind, int(size), call.now)
 
 
 def _download_url(call: Call) -> Json:

@@ -106,7 +106,7 @@ class CloudApi:
             token = account.app_tokens.get(arrival.authorization)
             consumer = account.consumer_tokens.get(arrival.on_behalf)
         body = envelope.get("body")
-        dialog = (body.get("dialogId") or body.get("conversationId")) if is_object(body) else None
+        dialog = (text(body.get("dialogId")) or text(body.get("conversationId"))) if is_object(body) else None
         return self.ledger.arrive(
             endpoint=arrival.endpoint,
             account_id=arrival.account_id,
