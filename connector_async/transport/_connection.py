@@ -77,6 +77,7 @@ class Connection(asyncio.Protocol):
         "expires_at",
         "future",
         "host",
+        "idle_since",
         "is_discarded",
         "is_write_paused",
         "look_at",
@@ -94,7 +95,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self.future: asyncio.Future[Answer] | None = None
         self._bucket: set[Any] = set()
-        self.look_at = 0.0
+        self.look_at = self.idle_since = 0.0
         # From here on an answer is worth a closer look at its sizes.
         self._too_much = min(pool.limits.max_head_bytes, pool.limits.max_body_bytes)
         self.expires_at = 0.0
@@ -109,11 +110,6 @@ class Connection(asyncio.Protocol):
     def is_usable(self, now: float) -> bool:
         """Whether a connection that has been idle for a while can carry a request."""
         return now < self.expires_at and not self._pool.is_readable(self._transport)
-
-    @property
-    def idle_since(self) -> float:
-        """Seconds on the loop's clock; meaningful while idle."""
-        return self.look_at - LOOK_AFTER
 
     def discard(self) -> None:
         """Close the socket now, whatever is under way; idempotent. The slot is free at once."""

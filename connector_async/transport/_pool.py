@@ -163,7 +163,9 @@ class Pool:
             connection.discard()
             return
         connection.target = None
-        connection.look_at = now + LOOK_AFTER
+        connection.idle_since = now
+        at, end = now + LOOK_AFTER, connection.expires_at
+        connection.look_at = at if at < end else end  # noqa: FURB136 - `min` takes three times as long
         connection.host.idle[connection] = None
         if self._waiting:
             self._serve()

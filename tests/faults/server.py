@@ -116,12 +116,16 @@ class FaultServer:
                 await self.behaviour(peer)
         finally:
             self.open -= 1
-            writer.transport.abort() if self._tls else writer.close()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def done(_: object) -> None:  # also of a task that was cancelled before it began
+            self._tasks.discard(task)
+            writer.transport.abort() if self._tls else writer.close()
+
+        task.add_done_callback(done)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, self._host, 0, ssl=self._tls, backlog=1_000)
@@ -136,7 +140,8 @@ class FaultServer:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-        await asyncio.sleep(0)  # closed transports let go of their sockets in the next turn
+        for _ in range(3):  # closed transports let go of their sockets in the next turns
+            await asyncio.sleep(0)
 
 
 @contextlib.contextmanager

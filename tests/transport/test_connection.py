@@ -267,7 +267,7 @@ async def test_a_request_goes_out_in_one_piece() -> None:
     await wire.feed(OK)
     await task
     assert wire.line.written == (
-        b"POST /path HTTP/1.1\r\nHost: wire.example\r\nAccept-Encoding: identity\r\nX-Test: 1\r\n"
+        b"POST /path HTTP/1.1\r\nHost: 127.0.0.1:1\r\nAccept-Encoding: identity\r\nX-Test: 1\r\n"
         b'Content-Length: 7\r\n\r\n{"a":1}'
     )
 

@@ -12,7 +12,7 @@ from connector_async.transport._connection import Connection
 
 __all__ = ["HEADERS", "TARGET", "Line", "Wire"]
 
-TARGET = Target("http://wire.example", "/path")
+TARGET = Target("http://127.0.0.1:1", "/path")
 HEADERS = Headers([("X-Test", "1")])
 
 
