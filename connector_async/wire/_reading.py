@@ -205,9 +205,9 @@ class Notes:
         """Read a field that does not stand in its plain form; the default where nothing can be read."""
         if raw is ABSENT:
             return self._absent(field)
-        if field.is_omitted and (raw is None or raw == []):
+        if field.is_omitted and (raw is None or (field.many and raw == [])):
             self.forms[field.wire] = raw
-            return () if field.many and raw is not None else field.default
+            return field.default if raw is None else ()
         try:
             return self._many(field, raw) if field.many else self._one(field, raw)
         except field.unreadable as error:

@@ -17,7 +17,7 @@ from connector_async.errors import LocalProtocolError, RemoteProtocolError
 from connector_async.wire._base import Message
 from connector_async.wire._converter import makers, read_as, readers, writers
 from connector_async.wire._reading import Malformed, is_array, is_mapping, is_object
-from connector_async.wire.envelope import Notification, Request, Response
+from connector_async.wire.envelope import Notification, Request, Response, class_by_shape
 from connector_async.wire.events import ContentEvent
 from connector_async.wire.requests import ConsumerRequestConversation, PublishEvent, RequestBody, SetUserProfile
 from connector_async.wire.responses import EventPublished
@@ -106,7 +106,10 @@ def _expected_at(index: int, item: Any, expected: Expected) -> Bodies | None:
     if isinstance(expected, Mapping):
         req_id = item.get("reqId") if is_object(item) else None
         return expected.get(str(req_id))
-    return expected[index] if index < len(expected) else None
+    shape = class_by_shape(item.get("body")) if is_object(item) else None
+    asked = expected[index] if index < len(expected) else None
+    # Answers come in the order of the requests, says the documentation; where a body clearly says otherwise, it wins.
+    return next((body for body in (asked, *expected) if body and body.ANSWER is shape), asked)
 
 
 def _parse_answer(obj: Any, body: Bodies | None) -> Response[Any]:

@@ -5,6 +5,7 @@ Source: Connector API, "Overview" (request and response JSON); protocol notes on
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
 
@@ -103,14 +104,18 @@ _SHAPES: Final[tuple[tuple[frozenset[str], type[Message]], ...]] = (
 )
 
 
+def class_by_shape(raw: object) -> type[Message] | None:
+    """The class that the members of a body speak for, or None."""
+    if not is_object(raw):
+        return None
+    return next((cls for names, cls in _SHAPES if names <= raw.keys()), None)
+
+
 def _by_shape(raw: Any) -> object:
-    if is_object(raw):
-        for names, cls in _SHAPES:
-            if names <= raw.keys():
-                try:
-                    return readers[cls](raw)
-                except UNREADABLE:
-                    break
+    cls = class_by_shape(raw)
+    if cls is not None:
+        with contextlib.suppress(*UNREADABLE):
+            return readers[cls](raw)
     return _as_it_is(raw)
 
 
