@@ -337,6 +337,9 @@ def _tls_reason(error: BaseException) -> str | None:
             return str(cause)
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or "handshake failed"
+        # What is not built on OpenSSL has only words for it.
+        if isinstance(error, httpx.ConnectError) and "certificate" in repr(cause):
+            return "certificate refused"
     return None
 
 

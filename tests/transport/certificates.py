@@ -24,17 +24,11 @@ class Authority:
         """The authority's certificate."""
         return self._ca.cert_pem.bytes()
 
-    def server_context(
-        self, *names: str, expired: bool = False, asks_for_client: bool = False, version: ssl.TLSVersion | None = None
-    ) -> ssl.SSLContext:
+    def server_context(self, *names: str, expired: bool = False, asks_for_client: bool = False) -> ssl.SSLContext:
         """For a server that calls itself so."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         expiry = dt.datetime(2020, 1, 1, tzinfo=dt.UTC) if expired else None
         self._ca.issue_cert(*names, not_after=expiry).configure_cert(context)
-        if version is not None:
-            context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-            context.maximum_version = version
-            context.set_ciphers("ALL:@SECLEVEL=0")
         if asks_for_client:
             context.verify_mode = ssl.CERT_REQUIRED
             self._ca.configure_trust(context)

@@ -127,6 +127,8 @@ PYREQWEST = Kind(
         "endless chunk extension": "unknown",
         "endless trailer": "unknown",
         "10,000 interim answers": "ok [] | unknown, timed out",
+        "tls TLS 1.1": "not told from other failures to connect",
+        "tls plain http": "not told from other failures to connect",
     },
 )
 
