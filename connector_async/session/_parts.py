@@ -94,18 +94,12 @@ def assemble(
         flights=flights,
         max_cached=limits.max_cached_consumers,
     )
+    authorizer = Authorizer(account_id, domains=domains, keeper=keeper, consumers=consumers)
     engine = Engine(
-        EngineSettings(
-            account_id=account_id,
-            max_in_flight=limits.max_in_flight,
-            max_queue=limits.max_queue,
-            rate=limits.rate,
-            timeout=settings.timeout,
-            attempt_timeout=_ATTEMPT_TIMEOUT,
-        ),
+        _engine_settings(settings),
         transport=transport,
         clock=clock,
-        authorizer=Authorizer(account_id, domains=domains, keeper=keeper, consumers=consumers),
+        authorizer=authorizer,
         hooks=hooks,
         random=jitter,
         wall=time.time,
@@ -142,4 +136,15 @@ def assemble(
         engine=engine,
         desk=desk,
         outbound=outbound,
+    )
+
+
+def _engine_settings(settings: Settings) -> EngineSettings:
+    return EngineSettings(
+        account_id=settings.account_id,
+        max_in_flight=settings.limits.max_in_flight,
+        max_queue=settings.limits.max_queue,
+        rate=settings.limits.rate,
+        timeout=settings.timeout,
+        attempt_timeout=_ATTEMPT_TIMEOUT,
     )
