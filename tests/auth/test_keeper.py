@@ -1,0 +1,470 @@
+"""One AppJWT for everybody, on a bad day too."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connector_async._concurrency import current_clock
+from connector_async.auth import AppToken, TokenKeeper, TokenSettings
+from connector_async.auth.keeper import FetchedToken
+from connector_async.errors import AppTokenRefused, AuthError, SessionClosed, TokenUnavailable
+from connector_async.hooks import Event, Hooks, TokenRefreshed, TokenRefreshFailed
+from connector_async.protocol.lifetime import Freshness
+from tests.guards import assert_canary_absent
+
+pytestmark = pytest.mark.anyio
+
+
+@attrs.define(eq=False)
+class Service:
+    """The token service of one keeper: gives tokens of `lifetime` seconds after `latency`, or fails with `failure`."""
+
+    lifetime: float = 3600.0
+    latency: float = 0.0
+    failure: Exception | None = None
+    calls: list[float] = attrs.field(factory=list)
+    cancelled: int = 0
+
+    async def fetch(self) -> FetchedToken:
+        self.calls.append(anyio.current_time())
+        try:
+            await anyio.sleep(self.latency)
+        except BaseException:
+            self.cancelled += 1
+            raise
+        if self.failure is not None:
+            raise self.failure
+        return FetchedToken(value=f"token-{len(self.calls)}", seconds=self.lifetime)
+
+
+@attrs.define(eq=False)
+class Kept:
+    keeper: TokenKeeper
+    service: Service
+    events: list[Event]
+
+
+@asynccontextmanager
+async def kept(
+    service: Service | None = None,
+    *,
+    options: TokenSettings | None = None,
+    random: Callable[[], float] = lambda: 0.0,
+) -> AsyncIterator[Kept]:
+    service = service or Service()
+    events: list[Event] = []
+    async with anyio.create_task_group() as tasks:
+        keeper = TokenKeeper(
+            service.fetch,
+            clock=current_clock(tasks),
+            random=random,
+            settings=options or TokenSettings(),
+            hooks=Hooks([events.append]),
+        )
+        tasks.start_soon(keeper.run)
+        yield Kept(keeper, service, events)
+        keeper.close()
+        tasks.cancel_scope.cancel()
+
+
+def down(status: int | None = 503, **facts: float) -> TokenUnavailable:
+    return TokenUnavailable("the token service is down", status=status, **facts)
+
+
+async def failing(keeper: TokenKeeper) -> AuthError:
+    """The error that a request gets now, within 100 ms."""
+    started = anyio.current_time()
+    with pytest.raises(AuthError) as caught:
+        await keeper.get()
+    assert anyio.current_time() - started < 0.1
+    return caught.value
+
+
+async def test_nothing_is_fetched_before_somebody_asks() -> None:
+    """Entering a session does no I/O (issue 2, item 5)."""
+    async with kept() as k:
+        await anyio.sleep(10_000)
+        assert k.service.calls == []
+        assert k.keeper.current() is None
+        assert k.keeper.freshness is Freshness.EXPIRED
+
+
+async def test_however_many_wait_there_is_one_call() -> None:
+    """Decision 4."""
+    async with kept(Service(latency=1.0)) as k:
+        tokens: list[AppToken] = []
+
+        async def ask() -> None:
+            tokens.append(await k.keeper.get())
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(1_000):
+                tasks.start_soon(ask)
+        assert len(k.service.calls) == 1
+        assert {token.generation for token in tokens} == {1}
+        assert k.keeper.fetched == 1
+
+
+@pytest.mark.parametrize(("jitter", "when"), [(0.0, 3240.0), (1.0, 2916.0)])
+async def test_a_token_is_renewed_in_the_background_before_it_ends(jitter: float, when: float) -> None:
+    """At 90 % of its life, up to a tenth sooner by jitter; the vendor advises 5 minutes before the end."""
+    async with kept(random=lambda: jitter) as k:
+        first = await k.keeper.get()
+        assert k.keeper.freshness is Freshness.FRESH
+        await anyio.sleep(when + 1)
+        assert k.service.calls == [0.0, pytest.approx(when)]
+        second = k.keeper.current()
+        assert second is not None
+        assert (first.generation, second.generation) == (1, 2)
+        assert [event.generation for event in k.events if isinstance(event, TokenRefreshed)] == [1, 2]
+
+
+async def test_the_old_token_serves_while_a_renewal_is_slow() -> None:
+    """Stale is usable."""
+    async with kept(Service(latency=10.0)) as k:
+        await k.keeper.get()
+        await anyio.sleep(3245.0)
+        assert k.keeper.freshness is Freshness.STALE
+        assert (await k.keeper.get()).generation == 1
+        await anyio.sleep(10.0)
+        assert (await k.keeper.get()).generation == 2
+
+
+async def test_a_waiter_that_is_cancelled_does_not_cancel_the_renewal() -> None:
+    """Issue 3, item 3."""
+    async with kept(Service(latency=1.0)) as k:
+        with anyio.move_on_after(0.5):
+            await k.keeper.get()
+        assert (await k.keeper.get()).generation == 1
+        assert (len(k.service.calls), k.service.cancelled) == (1, 0)
+
+
+@pytest.mark.parametrize("n", [1, 10, 100, 1_000, 5_000])
+async def test_c5_a_revocation_costs_one_renewal_however_late_its_stragglers_come(n: int) -> None:
+    """C5: exactly one refresh per revocation; nobody is lost."""
+    async with kept(Service(latency=0.3)) as k:
+        for storm in range(5):
+            token = await k.keeper.get()
+            got: list[AppToken] = []
+
+            async def refused(after: float, token: AppToken, got: list[AppToken]) -> None:
+                await anyio.sleep(after)
+                got.append(await k.keeper.renew(token.generation, certain=True))
+
+            async with anyio.create_task_group() as tasks:
+                for number in range(n):
+                    tasks.start_soon(refused, 2.0 * number / n, token, got)
+            assert len(k.service.calls) == storm + 2
+            assert {one.generation for one in got} == {storm + 2}
+            assert len(got) == n
+            await anyio.sleep(31.0)
+
+
+async def test_between_two_forced_renewals_lie_30_seconds_and_who_is_sure_waits_for_it() -> None:
+    """Reliability 1, rule 8; a second caller must not make the renewal earlier."""
+    async with kept() as k:
+        await k.keeper.get()
+        await k.keeper.renew(1, certain=True)
+        assert len(k.service.calls) == 2
+        await anyio.sleep(5.0)
+        times: list[float] = []
+
+        async def ask(how: Callable[[], object]) -> None:
+            await how()  # type: ignore[misc]  # a coroutine function
+            times.append(anyio.current_time())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, lambda: k.keeper.renew(2, certain=True))
+            await anyio.sleep(1.0)
+            tasks.start_soon(ask, k.keeper.get)
+            tasks.start_soon(ask, lambda: k.keeper.renew(2, certain=True))
+            tasks.start_soon(ask, lambda: k.keeper.renew(2, certain=False))
+        assert times == [pytest.approx(30.1, abs=0.2)] * 4
+        assert len(k.service.calls) == 3
+
+
+async def test_c6_without_a_code_a_freshly_renewed_token_is_not_renewed_again() -> None:
+    """C6: the consumer may be the cause; the good ones keep their token."""
+    async with kept() as k:
+        await k.keeper.get()
+        assert (await k.keeper.renew(1, certain=False)).generation == 2
+        for _ in range(1_000):
+            with pytest.raises(AppTokenRefused, match="freshly renewed"):
+                await k.keeper.renew(2, certain=False)
+        assert k.keeper.current() is not None
+        assert len(k.service.calls) == 2
+        await anyio.sleep(31.0)
+        assert (await k.keeper.renew(2, certain=False)).generation == 3
+
+
+async def test_a_straggler_of_an_old_generation_gets_the_newer_token_without_asking() -> None:
+    """A 401 renews only if the generation it was answered to is still the current one."""
+    async with kept() as k:
+        await k.keeper.get()
+        await k.keeper.renew(1, certain=True)
+        assert (await k.keeper.renew(1, certain=True)).generation == 2
+        assert len(k.service.calls) == 2
+
+
+async def test_c7_while_the_old_token_holds_an_outage_is_not_noticed_and_then_known_at_once() -> None:
+    """C7: 0 failed requests; then under 100 ms with the cause, also while the next try is under way."""
+    async with kept(Service(latency=1.0)) as k:
+        await k.keeper.get()
+        k.service.failure = down()
+        while anyio.current_time() < 3_600.0:
+            assert (await k.keeper.get()).generation == 1
+            await anyio.sleep(7.0)
+        await anyio.sleep(2.0)
+        assert k.keeper.failure is not None
+        for _ in range(200):
+            error = await failing(k.keeper)
+            assert (error.status, error.retryable) == (503, True)
+            await anyio.sleep(0.61)
+        k.service.failure = None
+        await anyio.sleep(66.0 + 1.0)
+        assert (await k.keeper.get()).generation == 2
+        assert k.keeper.failure is None
+        failed = [event for event in k.events if isinstance(event, TokenRefreshFailed)]
+        assert [event.wait for event in failed[:8]] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+
+
+async def test_c7_after_a_429_at_least_five_seconds_pass_even_if_a_401_comes() -> None:
+    """C7: the vendor's floor for logins; `Retry-After` is kept, and capped."""
+    async with kept() as k:
+        await k.keeper.get()
+        k.service.failure = down(429)
+        for asked, pause in ((None, 5.0), (20.0, 20.0), (10.0**9, 120.0)):
+            k.service.failure = TokenUnavailable("slow down", status=429, retry_after=asked)
+            before = len(k.service.calls)
+            while len(k.service.calls) == before:
+                await anyio.sleep(0.5)
+            at = k.service.calls[-1]
+            with pytest.raises(TokenUnavailable):
+                await k.keeper.renew(1, certain=True)
+            with pytest.raises(TokenUnavailable):
+                await k.keeper.get()
+            await anyio.sleep(pause - 1.0)
+            assert k.service.calls[-1] == at
+
+
+@settings(max_examples=200)
+@given(
+    outages=st.lists(
+        st.tuples(
+            st.floats(0.0, 5_000.0),
+            st.floats(0.5, 600.0),
+            st.sampled_from([None, 429, 500, 503]),
+            st.floats(0.0, 14.0),
+        ),
+        max_size=4,
+    ),
+    revocations=st.lists(st.floats(0.0, 9_000.0), max_size=3),
+    jitter=st.floats(0.0, 1.0),
+)
+async def test_c7_any_schedule_of_outages_keeps_the_bounds(
+    outages: list[tuple[float, float, int | None, float]], revocations: list[float], jitter: float
+) -> None:
+    """C7: while a token holds nothing fails; after that, at once; at most one call for each step of the backoff."""
+    origin = anyio.current_time()
+    async with kept(random=lambda: jitter) as k:
+        await k.keeper.get()
+
+        async def outage(start: float, length: float, status: int | None, latency: float) -> None:
+            await anyio.sleep(start)
+            k.service.failure, k.service.latency = down(status), latency
+            await anyio.sleep(length)
+            k.service.failure, k.service.latency = None, 0.0
+
+        async def revoke(at: float) -> None:
+            await anyio.sleep(at)
+            token = k.keeper.current()
+            if token is not None:
+                with anyio.move_on_after(60.0):
+                    try:
+                        await k.keeper.renew(token.generation, certain=True)
+                    except TokenUnavailable:
+                        assert k.keeper.failure is not None
+
+        async with anyio.create_task_group() as tasks:
+            for one in outages:
+                tasks.start_soon(outage, *one)
+            for at in revocations:
+                tasks.start_soon(revoke, at)
+            while anyio.current_time() - origin < 10_000.0:
+                held, failure = k.keeper.current(), k.keeper.failure
+                if held is not None:
+                    assert await k.keeper.get() is held
+                elif failure is not None:
+                    await failing(k.keeper)
+                await anyio.sleep(37.3)
+        # Whatever happened: one backoff step (66 s at most) after the last outage there is a token.
+        k.service.failure, k.service.latency = None, 0.0
+        await anyio.sleep(66.1 + 15.0)
+        if k.keeper.current() is None:
+            await k.keeper.get()
+        calls = k.service.calls
+        floor = [second - first for first, second in zip(calls, calls[1:], strict=False)]
+        assert all(gap >= 0.1 for gap in floor)
+
+
+async def test_refused_credentials_are_asked_for_again_by_the_next_request_only() -> None:
+    """Asking again does not heal them; a request after the pause may find them mended."""
+    async with kept() as k:
+        k.service.failure = AppTokenRefused("refused", status=401)
+        with pytest.raises(AppTokenRefused):
+            await k.keeper.get()
+        assert isinstance(await failing(k.keeper), AppTokenRefused)
+        assert [event.wait for event in k.events if isinstance(event, TokenRefreshFailed)] == [None]
+        await anyio.sleep(10_000.0)
+        assert len(k.service.calls) == 1
+        k.service.failure = None
+        assert (await k.keeper.get()).generation == 1
+
+
+async def test_refused_credentials_are_tried_on_while_an_older_token_holds() -> None:
+    """A vault that rotates."""
+    async with kept() as k:
+        await k.keeper.get()
+        k.service.failure = AppTokenRefused("refused", status=401)
+        await anyio.sleep(3_250.0)
+        assert len(k.service.calls) > 2
+        assert (await k.keeper.get()).generation == 1
+        k.service.failure = None
+        await anyio.sleep(61.0)
+        assert (await k.keeper.get()).generation == 2
+
+
+async def test_an_error_of_an_unknown_kind_is_a_failed_renewal_whose_words_are_not_logged(
+    caplog: pytest.LogCaptureFixture, canary: str
+) -> None:
+    """A foreign transport may quote the form, and with it the secret."""
+    async with kept() as k:
+        k.service.failure = ZeroDivisionError(f"{canary}-secret")
+        with pytest.raises(TokenUnavailable, match="ZeroDivisionError") as caught:
+            await k.keeper.get()
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        assert [r.levelno for r in caplog.records if r.name == "connector_async.auth"][0] == logging.ERROR
+
+
+async def test_each_waiter_gets_an_error_of_its_own() -> None:
+    """Tracebacks must not pile up on one object."""
+    async with kept(Service(latency=1.0, failure=down())) as k:
+        errors: list[AuthError] = []
+
+        async def ask() -> None:
+            try:
+                await k.keeper.get()
+            except AuthError as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(ask)
+        assert len({id(error) for error in errors}) == 3
+
+
+async def test_a_close_lets_all_waiters_go_and_later_ones_too() -> None:
+    """Issue 3, item 5."""
+    async with kept(Service(latency=1.0)) as k:
+        ended: list[SessionClosed] = []
+
+        async def ask() -> None:
+            try:
+                await k.keeper.get()
+            except SessionClosed as error:
+                ended.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(ask)
+            await anyio.sleep(0.5)
+            k.keeper.close()
+        assert len(ended) == 10
+        k.keeper.close()
+        with pytest.raises(SessionClosed):
+            await k.keeper.get()
+        with pytest.raises(SessionClosed):
+            await k.keeper.renew(7, certain=True)
+
+
+async def test_a_close_ends_the_task_that_sleeps() -> None:
+    """Nothing is left to cancel."""
+    async with anyio.create_task_group() as tasks:
+        keeper = TokenKeeper(
+            Service().fetch,
+            clock=current_clock(tasks),
+            random=lambda: 0.0,
+            settings=TokenSettings(),
+            hooks=Hooks(),
+        )
+        tasks.start_soon(keeper.run)
+        await keeper.get()
+        keeper.close()
+
+
+async def test_a_service_whose_tokens_do_not_live_is_not_asked_without_pause() -> None:
+    """C7, malformed: `expires_in` of a millisecond must not become a thousand calls a second."""
+    async with kept(Service(lifetime=0.001, latency=0.002)) as k:
+        for _ in range(20):
+            try:
+                await k.keeper.get()
+            except TokenUnavailable as error:
+                assert "ended as soon as" in str(error)
+            await anyio.sleep(0.05)
+        calls = k.service.calls
+        assert all(second - first >= 0.1 for first, second in zip(calls, calls[1:], strict=False))
+
+
+async def test_a_renewal_late_enough_for_the_token_to_have_ended_says_so() -> None:
+    """The loop was blocked for longer than the token lives."""
+    async with kept(Service(lifetime=0.0)) as k:
+        with pytest.raises(TokenUnavailable, match="ended as soon as"):
+            await k.keeper.get()
+
+
+async def test_a_demand_during_a_renewal_is_served_by_it() -> None:
+    """A 401 that comes while the background renewal is under way."""
+    async with kept(Service(latency=1.0)) as k:
+        await k.keeper.get()
+        await anyio.sleep(3_240.5)
+        assert (await k.keeper.renew(1, certain=True)).generation == 2
+        await anyio.sleep(100.0)
+        assert len(k.service.calls) == 2
+
+
+async def test_no_secret_shows_in_reprs(canary: str) -> None:
+    """S1."""
+    fetched = FetchedToken(value=f"{canary}-token", seconds=1.0)
+    async with kept() as k:
+        token = attrs.evolve(await k.keeper.get(), value=f"{canary}-token")
+    assert_canary_absent(fetched, token)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"fraction": 0.0},
+        {"fraction": 1.1},
+        {"fraction": math.nan},
+        {"early": -1.0},
+        {"forced_interval": -1.0},
+        {"throttled_backoff": -1.0},
+        {"backoff": 0.0},
+        {"backoff": math.nan},
+        {"backoff": 2.0, "longest_backoff": 1.0},
+        {"longest_backoff": math.nan},
+    ],
+)
+def test_settings_that_cannot_work_are_refused(odd: dict[str, float]) -> None:
+    """Validators check what we promise."""
+    with pytest.raises(ValueError, match=r"fraction|times|longest_backoff"):
+        TokenSettings(**odd)
