@@ -1,0 +1,103 @@
+"""Which transport is used when (`as_transport`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from connector_async.transport import HttpxTransport, PooledTransport, Transport, as_transport
+from tests.backends import TRIO
+from tests.faults import FaultServer, Peer, answer
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_ours_on_asyncio() -> None:
+    """The default."""
+    transport, owned = as_transport(max_connections=7)
+    assert isinstance(transport, PooledTransport)
+    assert isinstance(transport, Transport)
+    assert owned
+
+
+@pytest.mark.parametrize("anyio_backend", [TRIO])
+async def test_httpx_own_under_trio(anyio_backend: Any) -> None:
+    """The pooled one stands on asyncio."""
+    transport, owned = as_transport()
+    assert isinstance(transport, HttpxTransport)
+    assert isinstance(transport, Transport)
+    assert owned
+    async with transport:
+        pass
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "ALL_PROXY"])
+async def test_a_proxy_in_the_environment_is_honoured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As httpx users expect."""
+    monkeypatch.setenv(name, "http://127.0.0.1:1")
+    transport, owned = as_transport()
+    assert isinstance(transport, HttpxTransport)
+    assert owned
+    monkeypatch.setenv("NO_PROXY", "localhost, *")
+    assert isinstance(as_transport()[0], PooledTransport)
+    async with transport:
+        pass
+
+
+async def test_no_proxy_is_respected_host_by_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest goes through the proxy."""
+    seen: list[bytes] = []
+
+    async def serve(peer: Peer) -> None:
+        while True:
+            seen.append((await peer.request()).split(b"\r\n")[0])
+            await peer.send(answer())
+
+    async with FaultServer(serve) as server:
+        monkeypatch.setenv("HTTP_PROXY", server.base)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        transport, _ = as_transport()
+        async with transport:
+            await transport.client.get(f"{server.base}/direct")
+            await transport.client.get("http://elsewhere.example/")
+    assert seen == [b"GET /direct HTTP/1.1", b"GET http://elsewhere.example/ HTTP/1.1"]
+
+
+async def test_a_proxy_by_argument_is_honoured() -> None:
+    """For this session only."""
+    transport, owned = as_transport(proxy="http://127.0.0.1:1")
+    assert isinstance(transport, HttpxTransport)
+    assert owned
+    async with transport:
+        pass
+
+
+async def test_what_the_user_passes_is_used_as_it_is() -> None:
+    """What he passes he closes; a wrapper around it is ours."""
+    pooled = PooledTransport()
+    assert as_transport(pooled) == (pooled, False)
+    wrapped = HttpxTransport(httpx.MockTransport(lambda _: httpx.Response(200)))
+    assert as_transport(wrapped) == (wrapped, False)
+    for value in (httpx.MockTransport(lambda _: httpx.Response(200)), httpx.AsyncClient(trust_env=False)):
+        transport, owned = as_transport(value)
+        assert isinstance(transport, HttpxTransport)
+        assert owned
+
+
+async def test_a_transport_of_the_users_own_is_used_as_it_is() -> None:
+    """Anything with the right methods."""
+
+    class Own:
+        post = discard = abort = client = aclose = __aenter__ = __aexit__ = None
+
+    own: Any = Own()
+    assert as_transport(own) == (own, False)
+
+
+@pytest.mark.parametrize("value", ["http://proxy", httpx.HTTPTransport(verify=False), 5])
+async def test_what_is_no_transport_is_refused(value: Any) -> None:
+    """httpx's synchronous ones included."""
+    with pytest.raises(TypeError, match="not a transport"):
+        as_transport(value)
