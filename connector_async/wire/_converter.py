@@ -154,11 +154,10 @@ def _kinds_of(cls: type[Family]) -> tuple[str, ...]:
 
 
 def _descendants(cls: type[Family]) -> Iterator[type[Family]]:
-    for child in cls.__subclasses__():
-        # For slots attrs makes a second class; the first one is listed too until it is collected.
-        if "__attrs_attrs__" in child.__dict__:
-            yield child
-            yield from _descendants(child)
+    # For slots attrs makes a second class; the first one is listed too until it is collected.
+    for child in [child for child in cls.__subclasses__() if "__attrs_attrs__" in child.__dict__]:
+        yield child
+        yield from _descendants(child)
 
 
 def _family_reader(base: type[Family]) -> Reader:

@@ -214,7 +214,7 @@ class Notes:
             return self.failed(field, raw, error)
 
     def _absent(self, field: Field) -> object:
-        if field.required or field.strict:
+        if field.required:
             self.errors.append(Failure(field, raw=None, error=KeyError(field.wire)))
         elif not field.is_omitted:
             self.forms[field.wire] = Form.ABSENT
