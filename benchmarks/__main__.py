@@ -16,6 +16,7 @@ COMMANDS = {
     "tokens": "token calls when thousands of messages wait for a new token",
     "memory": "bytes per message in flight and per idle consumer",
     "wire": "reading and writing typed messages beside plain orjson",
+    "webhooks": "notifications verified, ordered and handled beside an endpoint that only checks the HMAC",
     "imports": "`import connector_async` beside `import httpx`",
 }
 

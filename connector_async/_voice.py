@@ -68,9 +68,13 @@ class Offer(Protocol):
 
 
 class Voice:
-    """The consumer's voice in one conversation; `Conversation` is made of it."""
+    """The consumer's voice in one conversation; `Conversation` is made of it.
 
-    __slots__ = ("_closed", "_desk", "_opened_at", "_properties", "_spoken", "consumer", "conversation_id")
+    Attributes:
+        published: Events published through this handle.
+    """
+
+    __slots__ = ("_closed", "_desk", "_opened_at", "_properties", "consumer", "conversation_id", "published")
 
     def __init__(
         self,
@@ -86,7 +90,7 @@ class Voice:
         self._desk = desk
         self._properties = properties
         self._opened_at = opened_at
-        self._spoken = False
+        self.published = 0
         self._closed = False
 
     async def send_text(
@@ -117,7 +121,7 @@ class Voice:
         Source: Connector API, "Send" (ms.PublishEvent, ContentEvent).
         """
         self._check_open()
-        if self._opened_at is not None and not self._spoken:
+        if self._opened_at is not None and not self.published:
             self._check_auto_messages()
         return await self.publish(
             ContentEvent.text_of(text),
@@ -172,7 +176,7 @@ class Voice:
             return SendResult(
                 error.request_id or "", dialog, error.attempts, None, len(error.attempts) > 1, desk.receipts, sent
             )
-        self._spoken = True
+        self.published += 1
         return SendResult(
             response.request_id,
             dialog,

@@ -17,7 +17,8 @@ __all__ = ["LoopGuard"]
 
 logger = logging.getLogger("connector_async.webhooks")
 
-_LIMIT = 30  # messages of the brand's side in one conversation within the window: no person types so fast
+_LIMIT = 30  # messages of the brand's side in one conversation within the window,
+_ANSWERS = 20  # and so many of ours between them: no two people write so fast
 _WINDOW = 20.0
 _PAUSE = 60.0
 _MAX_CONVERSATIONS = 10_000
@@ -33,14 +34,15 @@ class LoopGuard:
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
-        self._seen: OrderedDict[str, deque[tuple[float, object]]] = OrderedDict()
+        # When it was taken by the cloud, how much we had said by then, and the event itself.
+        self._seen: OrderedDict[str, deque[tuple[float, int, object]]] = OrderedDict()
 
     async def __call__(
         self, incoming: Incoming[Any], call_next: Callable[[Incoming[Any]], Awaitable[object]]
     ) -> object:
         """Pass it on, perhaps later."""
         is_message = isinstance(incoming.event, (ContentEvent, RichContentEvent)) and not incoming.is_echo
-        if is_message and self._is_too_fast(incoming.conversation_id, incoming.change):
+        if is_message and self._is_too_fast(incoming):
             logger.warning(
                 "handlers of a conversation pause for %.0f s: %d messages came within %.0f s, the other side may be "
                 "a bot that answers ours",
@@ -54,17 +56,19 @@ class LoopGuard:
             await anyio.sleep(_PAUSE)
         return await call_next(incoming)
 
-    def _is_too_fast(self, conversation_id: str, change: object) -> bool:
-        now = anyio.current_time()
-        seen = self._seen.setdefault(conversation_id, deque(maxlen=_LIMIT))
-        self._seen.move_to_end(conversation_id)
+    def _is_too_fast(self, incoming: Incoming[Any]) -> bool:
+        seen = self._seen.setdefault(incoming.conversation_id, deque(maxlen=_LIMIT))
+        self._seen.move_to_end(incoming.conversation_id)
         if len(self._seen) > _MAX_CONVERSATIONS:
             self._seen.popitem(last=False)
         # An event passes here once for each handler that wants it.
-        if seen and seen[-1][1] is change:
+        if seen and seen[-1][2] is incoming.change:
             return False
-        seen.append((now, change))
-        if len(seen) < _LIMIT or now - seen[0][0] > _WINDOW:
+        # By the cloud's time: what was stored during an outage comes in a burst, but was not written in one.
+        when = anyio.current_time() if incoming.sent_at is None else incoming.sent_at.timestamp()
+        said = incoming.conversation.published
+        seen.append((when, said, incoming.change))
+        if len(seen) < _LIMIT or when - seen[0][0] > _WINDOW or said - seen[0][1] < _ANSWERS:
             return False
         seen.clear()
         return True
