@@ -91,8 +91,9 @@ class DurableInbox:
         )
         if admission is Admission.NEW:
             _remember(self._parsed, part.key or "", part)
-            self.start()
-            self.wake()
+        # Also for one that is known: it may be what an earlier run left.
+        self.start()
+        self.wake()
         return admission
 
     def done_before(self, key: str) -> tuple[Handler[Any], ...]:

@@ -28,7 +28,7 @@ class Lanes(Generic[Job]):
     """
 
     run: Callable[[Job], Awaitable[None]]
-    start_soon: Callable[[Callable[..., Coroutine[Any, Any, None]]], None]
+    start_soon: Callable[[Callable[..., Coroutine[Any, Any, None]]], object]
     width: int
     _queues: dict[str, deque[Job]] = attrs.field(factory=dict[str, "deque[Job]"], init=False)
     _ready: deque[str] = attrs.field(factory=deque[str], init=False)

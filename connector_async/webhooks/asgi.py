@@ -218,6 +218,9 @@ class WebhookApp:
         account.append(dispatcher)
         if len(body) > self._max_body_bytes:
             raise WebhookBodyTooLarge(f"the body exceeds {self._max_body_bytes} bytes")
+        if not dispatcher.port.app_records():
+            logger.warning("a delivery is left to the vendor to bring again: the credentials are not known yet")
+            return 503
         verified = await self._verify(dispatcher, headers, body)
         if verified.used_previous_secret:
             dispatcher.port.emit(PreviousSecretNeeded(account_id=verified.account_id, client_id=verified.client_id))

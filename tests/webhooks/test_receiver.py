@@ -1,0 +1,305 @@
+"""Headers and raw bytes in, a verified notification out, or an error that says which of the checks failed."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connector_async import errors
+from connector_async.errors import (
+    ConfigurationError,
+    InvalidSignature,
+    MissingHeader,
+    UnreadableNotification,
+    WebhookBodyTooLarge,
+    WebhookError,
+    WrongAccount,
+    WrongClient,
+)
+from connector_async.protocol.signature import sign
+from connector_async.webhooks import AppRecord, WebhookReceiver
+from connector_async.webhooks import receiver as receiver_module
+from connector_async.wire import ContentEvent, MessagingEvents
+from tests.guards import CANARY, assert_canary_absent
+from tests.protocol.test_signature import VECTORS
+from tests.webhooks.rig import ACCOUNT, APP, SECRET, content, encoded, headers_for, notification
+
+BODY = encoded(notification(content("c", 0, "naïve 你好 👩‍👩‍👧 e\u0301")))
+RECORD = AppRecord(account_id=ACCOUNT, client_id=APP, secret=SECRET)
+
+
+@attrs.frozen
+class Credentials:
+    """As `AppCredentials`, which stands in another layer."""
+
+    client_id: str
+    client_secret: str
+    previous_secrets: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
+def test_deliveries_of_the_vendor_are_verified(vector: dict[str, object]) -> None:
+    """Both signed samples that the vendor published (protocol.md 9.4)."""
+    headers, body = vector["headers"], str(vector["body"]).encode()
+    assert isinstance(headers, dict)
+    verified = WebhookReceiver(str(vector["secret"])).verify(headers, body)
+    assert verified.account_id == "42257269"
+    assert verified.client_id == "81fad476-88af-4d08-bc0e-20bc69439ed4"
+    assert len(verified.notification.body.changes) == 1
+
+
+@pytest.mark.parametrize(
+    "secrets",
+    [
+        SECRET,
+        ["newer", SECRET],
+        (SECRET,),
+        RECORD,
+        [RECORD],
+        [AppRecord(account_id="other", client_id="x", secret="y"), RECORD],
+        {ACCOUNT: SECRET},
+        {ACCOUNT: ["newer", SECRET]},
+        {ACCOUNT: RECORD},
+        {ACCOUNT: Credentials(APP, SECRET)},
+        {(ACCOUNT, APP): SECRET, (ACCOUNT, "other"): "x"},
+        {(ACCOUNT, APP): Credentials(APP, "newer", (SECRET,))},
+    ],
+    ids=lambda secrets: type(secrets).__name__,
+)
+def test_secrets_come_in_any_of_the_known_shapes(secrets: receiver_module.Secrets) -> None:
+    """A mapping or list of app records, or simply one or more secrets."""
+    verified = WebhookReceiver(secrets).verify(headers_for(BODY), BODY)
+    assert isinstance(verified.notification.body, MessagingEvents)
+    assert isinstance(verified.notification.body.changes[0].event, ContentEvent)
+
+
+@pytest.mark.parametrize("secrets", ["", [], [""], {}, {ACCOUNT: ""}, {ACCOUNT: []}, [5], [SECRET, ""]])
+def test_a_receiver_without_a_secret_is_refused(secrets: receiver_module.Secrets) -> None:
+    """An empty secret verifies what anybody can sign."""
+    with pytest.raises(ConfigurationError, match="secret"):
+        WebhookReceiver(secrets)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        headers_for(BODY),
+        {name.upper(): value for name, value in headers_for(BODY).items()},
+        {name.lower(): value.encode() for name, value in headers_for(BODY).items()},
+        [(name.lower().encode(), value.encode()) for name, value in headers_for(BODY).items()],
+        iter(headers_for(BODY).items()),
+    ],
+    ids=["mapping", "upper", "bytes", "asgi", "iterator"],
+)
+def test_headers_come_in_any_of_the_usual_shapes(headers: receiver_module.Headers) -> None:
+    """Names are case-insensitive (protocol.md 9.3)."""
+    assert WebhookReceiver(SECRET).verify(headers, BODY).account_id == ACCOUNT
+
+
+@pytest.mark.parametrize("body", [bytearray(BODY), memoryview(BODY)])
+def test_any_bytes_will_do(body: bytearray | memoryview) -> None:
+    """Frameworks hand out different kinds of buffer."""
+    assert WebhookReceiver(SECRET).verify(headers_for(BODY), body).client_id == APP
+
+
+def test_text_will_not_do() -> None:
+    """Text was decoded by somebody: its bytes are anybody's guess."""
+    with pytest.raises(TypeError):
+        WebhookReceiver(SECRET).verify(headers_for(BODY), BODY.decode())  # type: ignore[arg-type]  # the misuse itself
+
+
+@pytest.mark.parametrize("name", ["X-Liveperson-Account-Id", "X-Liveperson-Client-Id", "X-Liveperson-Signature"])
+def test_each_missing_header_is_named(name: str) -> None:
+    """All three are present, else reject (protocol.md 9.4, step 1)."""
+    headers = headers_for(BODY)
+    del headers[name]
+    with pytest.raises(MissingHeader) as caught:
+        WebhookReceiver(SECRET).verify(headers, BODY)
+    assert caught.value.header == name.lower()
+    assert caught.value.status == 401
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("X-Liveperson-Account-Id", WrongAccount),
+        ("X-Liveperson-Client-Id", WrongClient),
+        ("X-Liveperson-Signature", InvalidSignature),
+    ],
+)
+def test_a_header_that_comes_twice_is_refused(name: str, error: type[WebhookError]) -> None:
+    """Which of the two a proxy looked at is anybody's guess (fault table W1)."""
+    headers = headers_for(BODY)
+    twice: list[list[tuple[str | bytes, str | bytes]]] = [
+        [*headers.items(), (name, headers[name])],
+        [*headers.items(), (name.lower().encode(), b"forged")],
+    ]
+    for pairs in twice:
+        with pytest.raises(error, match="twice"):
+            WebhookReceiver(SECRET).verify(pairs, BODY)
+    with pytest.raises(error, match="twice"):
+        WebhookReceiver(SECRET).verify({**headers, name.upper(): headers[name]}, BODY)
+
+
+def test_the_headers_choose_among_apps_and_accounts() -> None:
+    """Several apps and accounts on one URL (issue of the webhooks, 1)."""
+    records = [
+        AppRecord(account_id=account, client_id=app, secret=f"{account}/{app}")
+        for account in ("1", "2")
+        for app in ("a", "b")
+    ]
+    receiver = WebhookReceiver(records)
+    for record in records:
+        headers = headers_for(BODY, record.secret, account=record.account_id, app=record.client_id)
+        assert receiver.verify(headers, BODY).client_id == record.client_id
+    with pytest.raises(WrongAccount):
+        receiver.verify(headers_for(BODY, "3/a", account="3", app="a"), BODY)
+    with pytest.raises(WrongClient):
+        receiver.verify(headers_for(BODY, "1/c", account="1", app="c"), BODY)
+    with pytest.raises(InvalidSignature) as caught:
+        receiver.verify(headers_for(BODY, "1/b", account="1", app="a"), BODY)
+    assert "another secret known here" in caught.value.reason
+
+
+def test_a_large_body_is_refused_before_it_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """413; strangers must not have us compute."""
+    monkeypatch.setattr(receiver_module, "verify_signature", _must_not_be_called)
+    receiver = WebhookReceiver(SECRET, max_body_bytes=len(BODY) - 1)
+    with pytest.raises(WebhookBodyTooLarge) as caught:
+        receiver.verify(headers_for(BODY), BODY)
+    assert caught.value.status == 413
+
+
+def _must_not_be_called(*args: object, **kwargs: object) -> None:
+    raise AssertionError("called too early")
+
+
+def test_nothing_is_parsed_before_the_signature_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only then parse (protocol.md 9.4, step 6)."""
+    monkeypatch.setattr(receiver_module, "decode_notification", _must_not_be_called)
+    monkeypatch.setattr("orjson.loads", _must_not_be_called)
+    monkeypatch.setattr("json.loads", _must_not_be_called)
+    with pytest.raises(InvalidSignature):
+        WebhookReceiver(SECRET).verify(headers_for(BODY, "forged"), BODY)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"{}", b'{"kind":"notification"}', b"\xff", b"[" * 5000])
+def test_a_signed_body_that_is_no_notification_has_its_own_error(body: bytes) -> None:
+    """Unreadable is not forged."""
+    with pytest.raises(UnreadableNotification) as caught:
+        WebhookReceiver(SECRET).verify(headers_for(body), body)
+    assert caught.value.status == 400
+
+
+def test_it_tells_when_an_old_secret_was_last_needed() -> None:
+    """Rotation: once that is long ago the old secret can go."""
+    now = 100.0
+    record = attrs.evolve(RECORD, secret="new", previous_secrets=[SECRET])
+    receiver = WebhookReceiver([record], clock=lambda: now)
+    assert not receiver.verify(headers_for(BODY, "new"), BODY).used_previous_secret
+    assert dict(receiver.previous_secrets_needed_at) == {}
+    assert receiver.verify(headers_for(BODY), BODY).used_previous_secret
+    now = 200.0
+    receiver.verify(headers_for(BODY), BODY)
+    assert dict(receiver.previous_secrets_needed_at) == {(ACCOUNT, APP): 200.0}
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
+def test_w9_rotation_refuses_nothing_valid_and_nothing_after_the_window(algorithm: str) -> None:
+    """Old and new are accepted while both are configured, the old one not a moment longer (fault table W9)."""
+    receiver = WebhookReceiver(RECORD)
+    steps = [
+        (RECORD, {SECRET}),
+        (attrs.evolve(RECORD, previous_secrets=["new"]), {SECRET, "new"}),
+        (attrs.evolve(RECORD, secret="new", previous_secrets=[SECRET]), {SECRET, "new"}),
+        (attrs.evolve(RECORD, secret="new"), {"new"}),
+    ]
+    for number in range(10):
+        for record, accepted in steps:
+            receiver.replace_secrets([record])
+            for secret in (SECRET, "new"):
+                body = encoded(notification(content("c", number)))
+                headers = headers_for(body, secret, algorithm=algorithm)  # type: ignore[arg-type]  # parametrised text
+                if secret in accepted:
+                    receiver.verify(headers, body)
+                else:
+                    with pytest.raises(InvalidSignature):
+                        receiver.verify(headers, body)
+
+
+def test_w10_any_text_verifies_from_its_raw_bytes() -> None:
+    """Emoji, white space, floats, escapes: the demo re-serialised bodies and gave up on them (fault table W10)."""
+    receiver = WebhookReceiver(SECRET)
+    spellings = ["😀", "\\ud83d\\ude00", "e\\u0301", "你好", "\\/", "\\u00e9", "\u2028", "\\t", "a  b", "\\\\"]
+    layouts = [
+        '{{"kind":"notification","n":{n},"body":{b},"type":"{t}"}}',
+        '{{ "body" : {b},\n\t"n":{n}, "type":"{t}" }}',
+    ]
+    numbers = ["1.0", "1e3", "-0.0", "12345678901234567890", "1.10"]
+    count = 0
+    for layout in layouts:
+        for number in numbers:
+            for spelling in spellings:
+                for algorithm in ("sha1", "sha256"):
+                    for repeat in range(5):
+                        event = f'{{"type":"ContentEvent","message":"{spelling * (repeat + 1)}"}}'
+                        text = layout.format(
+                            n=number,
+                            b=f'{{"changes":[{{"event":{event},"dialogId":"d"}}]}}',
+                            t="ms.MessagingEventNotification",
+                        )
+                        body = text.encode()
+                        headers = headers_for(body, algorithm=algorithm)
+                        assert receiver.verify(headers, body).notification.body.changes
+                        count += 1
+    assert count == 1000
+
+
+@given(st.binary(max_size=200), st.text(max_size=60), st.text(max_size=20), st.text(max_size=20))
+@settings(max_examples=300)
+def test_whatever_comes_is_refused_with_one_of_our_errors(
+    body: bytes, signature: str, account: str, app: str
+) -> None:
+    """Never an exception of another kind, never an acceptance."""
+    receiver = WebhookReceiver([RECORD])
+    headers = {
+        "x-liveperson-account-id": account,
+        "x-liveperson-client-id": app,
+        "x-liveperson-signature": signature,
+    }
+    for refused in (headers, headers | {"x-liveperson-account-id": ACCOUNT, "x-liveperson-client-id": APP}):
+        with pytest.raises(WebhookError):
+            receiver.verify(refused, body)
+
+
+def test_no_secret_and_no_text_is_shown() -> None:
+    """Secrets and message text appear in no error and no repr."""
+    body = encoded(notification(content("c", 0, f"{CANARY} text")))
+    receiver = WebhookReceiver([RECORD])
+    for headers in (headers_for(body, "forged"), headers_for(body, account="x"), headers_for(body, app="x"), {}):
+        with pytest.raises(WebhookError) as caught:
+            receiver.verify(headers, body)
+        assert_canary_absent(caught.value)
+    unreadable = f'{{"text":"{CANARY}"}}'.encode()
+    with pytest.raises(UnreadableNotification) as unread:
+        receiver.verify(headers_for(unreadable), unreadable)
+    assert_canary_absent(unread.value, RECORD, receiver, receiver._apps)
+    assert CANARY not in repr(receiver.verify(headers_for(body), body))
+
+
+def test_every_refusal_has_a_status() -> None:
+    """401 for who it is, 400 and 413 for what it is."""
+    statuses = {
+        kind.__name__: kind.status
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, WebhookError)
+    }
+    assert set(statuses.values()) == {400, 401, 413}
+
+
+def test_a_signature_made_by_the_library_is_accepted() -> None:
+    """`sign` is what tests and the sandbox use."""
+    headers = headers_for(BODY) | {"X-Liveperson-Signature": sign(BODY, SECRET, "sha256")}
+    WebhookReceiver(SECRET).verify(headers, BODY)
