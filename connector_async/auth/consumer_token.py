@@ -158,14 +158,7 @@ class ConsumerTokens:
         except TypeError:
             raise LocalProtocolError("the ext_consumer_id is no valid text (half a surrogate pair)") from None
         async with self._limit:
-            app_token = await self._keeper.get()
-            answer = await self._post(app_token, body)
-            if answer.status == 401:
-                # "401: the AppJWT is missing, expired or invalid". Believed for good only where the code says so:
-                # all messages stop while a refused AppJWT is renewed.
-                certain = _error_code(answer) in APP_TOKEN_CODES
-                app_token = await self._keeper.renew(app_token.generation, certain=certain)
-                answer = await self._post(app_token, body)
+            answer = await self._ask(body)
         if answer.status >= 300:
             raise _refused(answer, ext_consumer_id)
         value = _read(answer)
@@ -173,6 +166,16 @@ class ConsumerTokens:
         token = self._keep(ext_consumer_id, ConsumerToken(value))
         await self._remember(ext_consumer_id, value)
         return token
+
+    async def _ask(self, body: bytes) -> Answer:
+        app_token = await self._keeper.get()
+        answer = await self._post(app_token, body)
+        if answer.status != 401:
+            return answer
+        # "401: the AppJWT is missing, expired or invalid". Believed for good only where the code says so: all messages
+        # stop while a refused AppJWT is renewed.
+        certain = _error_code(answer) in APP_TOKEN_CODES
+        return await self._post(await self._keeper.renew(app_token.generation, certain=certain), body)
 
     async def _remember(self, ext_consumer_id: str, value: str) -> None:
         lp_consumer_id = read_claims(value).get("lp_consumer_id")

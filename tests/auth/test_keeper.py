@@ -396,17 +396,22 @@ async def test_a_close_lets_all_waiters_go_and_later_ones_too() -> None:
             await k.keeper.renew(7, certain=True)
 
 
-async def test_a_close_ends_the_task_that_sleeps() -> None:
-    """Nothing is left to cancel."""
+async def test_a_close_ends_the_task_that_sleeps_and_nobody_needs_to_listen() -> None:
+    """Nothing is left to cancel; without hooks no events are made."""
+    service = Service(failure=down())
     async with anyio.create_task_group() as tasks:
         keeper = TokenKeeper(
-            Service().fetch,
+            service.fetch,
             clock=current_clock(tasks),
             random=lambda: 0.0,
             settings=TokenSettings(),
             hooks=Hooks(),
         )
         tasks.start_soon(keeper.run)
+        with pytest.raises(TokenUnavailable):
+            await keeper.get()
+        service.failure = None
+        await anyio.sleep(2.0)
         await keeper.get()
         keeper.close()
 
