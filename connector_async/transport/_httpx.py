@@ -8,9 +8,10 @@ bounds neither.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import anyio
 import httpx
@@ -182,10 +183,11 @@ class HttpxTransport:
         announced = response.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > self._max_body_bytes:
             raise ResponseTooLarge(f"the answer announces {int(announced)} bytes")
-        async for chunk in response.aiter_raw():
-            content += chunk
-            if len(content) > self._max_body_bytes:
-                raise ResponseTooLarge(f"the answer's body exceeds {self._max_body_bytes} bytes")
+        async with aclosing(_raw(response)) as chunks:
+            async for chunk in chunks:
+                content += chunk
+                if len(content) > self._max_body_bytes:
+                    raise ResponseTooLarge(f"the answer's body exceeds {self._max_body_bytes} bytes")
         return bytes(content)
 
     def _checked(self, content: bytes) -> bytes:
@@ -293,6 +295,11 @@ def _request(exchange: _Exchange, headers: Headers, body: bytes) -> httpx.Reques
     )
 
 
+def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    # It is a generator, though httpx promises less; one left in the middle has to be closed.
+    return cast("AsyncGenerator[bytes, None]", response.aiter_raw())
+
+
 def _translated(error: Exception, exchange: _Exchange) -> ConnectorError:
     result = _as_ours(error, exchange)
     result.__cause__ = error
@@ -398,8 +405,9 @@ class _Guarded(httpx.AsyncBaseTransport):
                 response = call.response = await self._send(request)
                 call.ready.set()
                 try:
-                    async for chunk in response.aiter_raw():
-                        await call.send.send(chunk)
+                    async with aclosing(_raw(response)) as chunks:
+                        async for chunk in chunks:
+                            await call.send.send(chunk)
                 finally:
                     with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
                         await response.aclose()
@@ -419,11 +427,16 @@ class _Relay(httpx.AsyncByteStream):
     def __init__(self, call: _Call) -> None:
         self._call = call
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._call.receive:
-            yield chunk
-        if self._call.error is not None:
-            raise self._call.error
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self  # not a generator: trio would complain of one that is left in the middle
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._call.receive.receive()
+        except anyio.EndOfStream:
+            if self._call.error is not None:
+                raise self._call.error from None
+            raise StopAsyncIteration from None
 
     async def aclose(self) -> None:
         self._call.scope.cancel()

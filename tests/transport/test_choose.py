@@ -90,7 +90,9 @@ async def test_a_transport_of_the_users_own_is_used_as_it_is() -> None:
     """Anything with the right methods."""
 
     class Own:
-        post = discard = abort = client = aclose = __aenter__ = __aexit__ = None
+        def post(self) -> None: ...
+
+        discard = abort = client = aclose = __aenter__ = __aexit__ = post
 
     own: Any = Own()
     assert as_transport(own) == (own, False)
