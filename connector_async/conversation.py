@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import anyio
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Conversation", "Offer"]
 
 E = TypeVar("E")
+E2 = TypeVar("E2")
 
 
 class Conversation(Voice):
@@ -83,9 +84,21 @@ class Conversation(Voice):
 
     # Listening
 
+    @overload
     async def wait_for(
-        self, *event_types: type[E], role: str | None = None, timeout: float | None = None
-    ) -> Incoming[E]:
+        self, event_type: type[E], /, *, role: str | None = None, timeout: float | None = None
+    ) -> Incoming[E]: ...
+    @overload
+    async def wait_for(
+        self, event_type: type[E], other: type[E2], /, *, role: str | None = None, timeout: float | None = None
+    ) -> Incoming[E | E2]: ...
+    @overload
+    async def wait_for(
+        self, *event_types: type, role: str | None = None, timeout: float | None = None
+    ) -> Incoming[Any]: ...
+    async def wait_for(
+        self, *event_types: type, role: str | None = None, timeout: float | None = None
+    ) -> Incoming[Any]:
         """Wait for the next event of these types in this conversation, and return it.
 
         Events that came before the call do not count. Without `role` our own echoes do not count either, and nothing
@@ -102,12 +115,20 @@ class Conversation(Voice):
         """
         self._check_hearing()
         with anyio.fail_after(timeout):
-            return cast("Incoming[E]", await anext(self._listen(event_types, role)))
+            return await anext(self._listen(event_types, role))
 
-    def events(self, *event_types: type[E], role: str | None = None) -> AsyncIterator[Incoming[E]]:
+    @overload
+    def events(self, event_type: type[E], /, *, role: str | None = None) -> AsyncIterator[Incoming[E]]: ...
+    @overload
+    def events(
+        self, event_type: type[E], other: type[E2], /, *, role: str | None = None
+    ) -> AsyncIterator[Incoming[E | E2]]: ...
+    @overload
+    def events(self, *event_types: type, role: str | None = None) -> AsyncIterator[Incoming[Any]]: ...
+    def events(self, *event_types: type, role: str | None = None) -> AsyncIterator[Incoming[Any]]:
         """Iterate over the conversation's events from now on; arguments and errors as `wait_for`."""
         self._check_hearing()
-        return cast("AsyncIterator[Incoming[E]]", self._listen(event_types, role))
+        return self._listen(event_types, role)
 
     async def until_closed(self, *, timeout: float | None = None) -> None:
         """Return when the conversation is closed, by whomever.

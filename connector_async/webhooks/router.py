@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import attrs
 
@@ -14,9 +14,12 @@ from connector_async.wire import MessageAudience
 __all__ = ["Bound", "ErrorHandler", "Handler", "Middleware", "Router", "UnclaimedHandler"]
 
 E = TypeVar("E")
+E2 = TypeVar("E2")
+E3 = TypeVar("E3")
 F = TypeVar("F", bound=Callable[..., Any])
 
 Handler = Callable[[Incoming[E]], Awaitable[object]]
+Decorator = Callable[[Handler[E]], Handler[E]]
 CallNext = Callable[[Incoming[Any]], Awaitable[object]]
 Middleware = Callable[[Incoming[Any], CallNext], Awaitable[object]]
 ErrorHandler = Callable[[Incoming[Any], Exception], Awaitable[object]]
@@ -91,15 +94,64 @@ class Router:
     _error_handlers: list[ErrorHandler] = attrs.field(factory=list[ErrorHandler], init=False)
     _unclaimed_handlers: list[UnclaimedHandler] = attrs.field(factory=list[UnclaimedHandler], init=False)
 
+    @overload
     def on(
         self,
-        *event_types: type[E],
+        event_type: type[E],
+        /,
+        *,
         role: str | Collection[str] | None = None,
         dialog_type: str | Collection[str] | None = None,
         conversation_id: str | Collection[str] | None = None,
         audience: str | Collection[str] | None = MessageAudience.ALL,
         when: Callable[[Incoming[E]], bool] | None = None,
-    ) -> Callable[[Callable[[Incoming[E]], Awaitable[object]]], Callable[[Incoming[E]], Awaitable[object]]]:
+    ) -> Decorator[E]: ...
+    @overload
+    def on(
+        self,
+        event_type: type[E],
+        other: type[E2],
+        /,
+        *,
+        role: str | Collection[str] | None = None,
+        dialog_type: str | Collection[str] | None = None,
+        conversation_id: str | Collection[str] | None = None,
+        audience: str | Collection[str] | None = MessageAudience.ALL,
+        when: Callable[[Incoming[E | E2]], bool] | None = None,
+    ) -> Decorator[E | E2]: ...
+    @overload
+    def on(
+        self,
+        event_type: type[E],
+        other: type[E2],
+        third: type[E3],
+        /,
+        *,
+        role: str | Collection[str] | None = None,
+        dialog_type: str | Collection[str] | None = None,
+        conversation_id: str | Collection[str] | None = None,
+        audience: str | Collection[str] | None = MessageAudience.ALL,
+        when: Callable[[Incoming[E | E2 | E3]], bool] | None = None,
+    ) -> Decorator[E | E2 | E3]: ...
+    @overload
+    def on(
+        self,
+        *event_types: type,
+        role: str | Collection[str] | None = None,
+        dialog_type: str | Collection[str] | None = None,
+        conversation_id: str | Collection[str] | None = None,
+        audience: str | Collection[str] | None = MessageAudience.ALL,
+        when: Callable[[Incoming[Any]], bool] | None = None,
+    ) -> Decorator[Any]: ...
+    def on(
+        self,
+        *event_types: type,
+        role: str | Collection[str] | None = None,
+        dialog_type: str | Collection[str] | None = None,
+        conversation_id: str | Collection[str] | None = None,
+        audience: str | Collection[str] | None = MessageAudience.ALL,
+        when: Predicate | None = None,
+    ) -> Decorator[Any]:
         """Add the decorated handler.
 
         Args:
@@ -113,7 +165,7 @@ class Router:
             when: Any further condition; must not block.
         """
 
-        def add(handler: Callable[[Incoming[E]], Awaitable[object]]) -> Callable[[Incoming[E]], Awaitable[object]]:
+        def add(handler: Handler[Any]) -> Handler[Any]:
             route = _Route(
                 handler=handler,
                 event_types=event_types,
