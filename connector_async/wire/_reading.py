@@ -216,7 +216,7 @@ class Notes:
     def _absent(self, field: Field) -> object:
         if field.required:
             self.errors.append(Failure(field, raw=None, error=KeyError(field.wire)))
-        elif not field.is_omitted:
+        else:  # one that is written unless told otherwise; of those that are omitted nothing needs noting
             self.forms[field.wire] = Form.ABSENT
         return field.default
 

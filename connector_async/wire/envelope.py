@@ -84,7 +84,7 @@ def _read_answer(raw: Any, source: Mapping[str, Any], answer: object) -> object:
     return readers[answer](raw)
 
 
-_NEED_NOTHING: Final = (Confirmation, EventPublished)
+_NEED_NOTHING: Final[tuple[object, ...]] = (Confirmation, EventPublished)
 
 
 def _is_good(code: int | str | None) -> bool:

@@ -34,7 +34,7 @@ FAMILIES: tuple[type[Family], ...] = (Action, ConversationField, Element, Event,
 ENVELOPES = (Notification, Request, Response, RequestBody, RawBody)
 
 
-def _descendants(cls: type) -> Iterator[type]:
+def _descendants(cls: type[Message]) -> Iterator[type[Message]]:
     for child in cls.__subclasses__():
         if "__attrs_attrs__" in child.__dict__:  # attrs makes a second class for slots; the first may still be there
             yield child
@@ -53,7 +53,7 @@ MESSAGES: list[type[Message]] = sorted(
     key=lambda cls: cls.__name__,
 )
 
-words = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 integers = st.integers(-(2**53), 2**53)
 numbers = st.one_of(integers, st.floats(allow_nan=False, allow_infinity=False))
 json_values = st.recursive(
@@ -104,8 +104,12 @@ def _value(cls: type[Message], field: Field, depth: int) -> st.SearchStrategy[An
     if not field.many:
         return one
     # An array in the place of a bare element would be taken for the array itself.
-    bare = one.filter(lambda value: not isinstance(value, list) and value is not None)
+    bare = one.filter(_is_no_array)
     return st.one_of(st.lists(one, max_size=3), bare)
+
+
+def _is_no_array(value: object) -> bool:
+    return not isinstance(value, list) and value is not None
 
 
 def objects_of(cls: type[Message], depth: int = 2) -> st.SearchStrategy[dict[str, Any]]:

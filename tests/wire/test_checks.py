@@ -46,6 +46,7 @@ from connector_async.wire import (
 )
 
 TEXT = ContentEvent.text_of("hi")
+NO_BODY: Any = {}
 
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ContentEvent.text_of(""), ValueError, "ContentEvent.message must have 1 to 5000 characters, not 0"),
@@ -65,17 +66,17 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: PublishEvent("d", "hi"), TypeError, "PublishEvent.event must be Event, not str"),  # type: ignore[arg-type]  # wrong on purpose
     (lambda: Request(id="", body=PublishEvent("d", TEXT)), ValueError, "Request.id must have 1 to 64 characters"),
     (lambda: Request(id=True, body=PublishEvent("d", TEXT)), TypeError, "Request.id must be a str"),
-    (lambda: Request(id=1, body={}, type="x"), TypeError, "Request.body must be RequestBody, not dict"),  # type: ignore[type-var]  # wrong on purpose
+    (lambda: Request(id=1, body=NO_BODY, type="x"), TypeError, "Request.body must be RequestBody, not dict"),
     (
         lambda: Request(id=1, body=PublishEvent("d", TEXT), encoded_metadata="x" * 5121),
         ValueError,
         "Request.encoded_metadata must have 0 to 5120 characters, not 5121",
     ),
     (
-        lambda: Request(id=1, body=PublishEvent("d", TEXT), metadata=["x"]),
+        lambda: Request(id=1, body=PublishEvent("d", TEXT), metadata=["x"]),  # type: ignore[list-item]  # wrong on purpose
         ValueError,
         "metadata item: must be an obj",
-    ),  # type: ignore[list-item]  # wrong on purpose
+    ),
     (lambda: Notification(body={}), TypeError, "Notification.type must be given"),
     (
         lambda: GenerateURLForUploadFile(0, "PNG"),

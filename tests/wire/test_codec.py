@@ -258,3 +258,25 @@ def test_raw_request_keeps_the_answer_as_it_came() -> None:
     answer = parse_response({"code": "OK", "body": {"anything": 1}, "reqId": "1"}, RawBody)
     assert isinstance(answer, Response)
     assert answer.body == {"anything": 1}
+
+
+@pytest.mark.parametrize(
+    "obj",
+    [
+        {"code": "OK", "body": {"sequence": 4}, "reqId": "1"},
+        {"code": "OK", "body": {"sequence": "4"}, "reqId": "1"},
+        {"code": "OK", "body": {"sequence": 4, "more": 1}, "reqId": "1"},
+        {"code": "OK", "body": {"sequence": 4}, "reqId": 1},
+        {"code": "OK", "body": {"sequence": 4}, "reqId": "a:b"},
+        {"code": "OK", "body": {"sequence": True}, "reqId": "1"},
+        {"code": 200, "body": {"sequence": 4}, "reqId": "1"},
+        {"code": "OK", "body": "x", "reqId": "1"},
+        {"code": "OK", "body": {"other": 4}, "reqId": "1"},
+        {"code": "OK", "body": {"sequence": 4}, "reqId": "1", "kind": "resp"},
+    ],
+)
+def test_shortest_way_and_general_way_agree(obj: dict[str, Any]) -> None:
+    """The fast path answers for its own shape only, and there as the general way does."""
+    raw = orjson.dumps(obj)
+    assert decode_response(raw, PublishEvent) == parse_response(obj, PublishEvent)
+    assert to_wire(decode_response(raw, PublishEvent)) == obj

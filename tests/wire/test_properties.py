@@ -36,7 +36,11 @@ from connector_async.wire.notifications import BODIES as NEWS_BODIES
 from connector_async.wire.requests import BODIES, PublishEvent
 from tests.wire.strategies import MESSAGES, json_objects, json_values, objects_of, strange_names, words
 
-common = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+common = settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
 
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
@@ -11,16 +14,25 @@ import pytest
 from connector_async.errors import RemoteProtocolError
 from connector_async.wire import (
     AcceptStatusEvent,
+    ConnectorPaymentResponse,
+    ContainerElement,
     ContentEvent,
     ConversationChanges,
+    ConversationDetails,
+    EscalationSummary,
     EventPublished,
+    Message,
     MessagingEvents,
     Notification,
     PublishEvent,
     RawBody,
     Request,
+    Role,
     SetUserProfile,
+    SocialMessagingEventData,
     UnknownEvent,
+    UnknownField,
+    UnknownSde,
     UpdateConversationField,
     parse_notification,
     parse_request,
@@ -28,6 +40,8 @@ from connector_async.wire import (
     to_wire,
     unknown_fields,
 )
+from connector_async.wire._converter import UNREADABLE, readers
+from connector_async.wire._reading import read_scalar
 
 EVENT = {"type": "ContentEvent", "contentType": "text/plain", "message": "hi"}
 
@@ -319,3 +333,67 @@ def test_notification_bodies_are_told_by_type() -> None:
 def test_profile_may_be_empty() -> None:
     """Documentation: the profile is mandatory, its body may be {}."""
     assert parsed(request(type="userprofile.SetUserProfile", body={})).body == SetUserProfile()
+
+
+@pytest.mark.parametrize(
+    ("cls", "known", "strange"),
+    [
+        (EscalationSummary, {"conversationDuration": 2.5}, {"conversationDuration": "long"}),
+        (EscalationSummary, {"conversationDuration": 2}, {"conversationDuration": True}),
+        (ConnectorPaymentResponse, {"status": True}, {"status": 1}),
+        (ConversationDetails, {"skillId": 77}, {"skillId": 7.5}),
+        (ConversationDetails, {"participantsPId": {"CONSUMER": ["c"]}}, {"participantsPId": ["c"]}),
+        (ConversationDetails, {"ttr": {"value": 5}}, {"ttr": 5}),
+        (ContainerElement, {"type": "vertical", "border": [1]}, {"type": "vertical", "percentages": ["half"]}),
+    ],
+)
+def test_value_of_each_kind_is_read_or_kept(
+    cls: type[Message], known: dict[str, Any], strange: dict[str, Any]
+) -> None:
+    """Numbers, truth values, ids, objects: what cannot be read is refused where it is needed, else kept."""
+    assert unknown_fields(readers[cls](known)) == []
+    assert to_wire(readers[cls](known)).items() >= known.items()
+    try:
+        message = readers[cls](strange)
+    except UNREADABLE:
+        assert cls is ConnectorPaymentResponse
+    else:
+        assert to_wire(message).items() >= strange.items()
+        assert len(unknown_fields(message)) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("str", Role.CONSUMER), ("int", HTTPStatus.OK), ("float", HTTPStatus.OK), ("bool", True), ("id", Role.CONSUMER)],
+)
+def test_value_of_a_class_of_its_own_is_read_as_what_it_is(kind: str, value: object) -> None:
+    """Objects that people write by hand hold enumerations."""
+    assert read_scalar(kind)(value) is value
+
+
+def test_wrapped_and_null_values_are_read_where_anything_may_stand() -> None:
+    """A mapping of another class is an object like any other; null is a value where any value may stand."""
+    details = readers[ConversationDetails]({"participantsPId": MappingProxyType({"CONSUMER": ["c"]})})
+    assert details.consumer is not None
+    actions = readers[SocialMessagingEventData](
+        {"type": "SocialMessagingEventData", "actions": [None, 1], "event": None}
+    )
+    assert actions.actions == (None, 1)
+    assert to_wire(actions) == {"type": "SocialMessagingEventData", "actions": [None, 1], "event": None}
+
+
+def test_messages_survive_pickle_and_copy_with_their_form() -> None:
+    """The property tests try all classes; this one is always the same."""
+    message = parsed(request(metadata=None))
+    for twin in (pickle.loads(pickle.dumps(message)), copy.deepcopy(message)):
+        assert twin == message
+        assert to_wire(twin) == request(metadata=None)
+        assert twin.extra is message.extra
+
+
+def test_unknown_kinds_tell_their_names() -> None:
+    """For logs and counters."""
+    assert [UnknownEvent("Wave").wire_type, UnknownEvent().wire_type] == ["Wave", ""]
+    assert [UnknownField("New").wire_type, UnknownField().wire_type] == ["New", ""]
+    assert [UnknownSde("cart").wire_type, UnknownSde().wire_type] == ["cart", ""]
+    assert ContentEvent.text_of("x").wire_type == "ContentEvent"
