@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import attrs
@@ -189,10 +189,13 @@ class Domains:
         async with self._client.stream(
             "GET", url, params={"version": "1.0"}, timeout=_TIMEOUT, follow_redirects=False
         ) as response:
-            async for chunk in response.aiter_raw():
+            if response.headers.get("content-encoding", "identity") != "identity":
+                # It was not asked for, and a bomb can hide in it.
+                return response.status_code, b""
+            async for chunk in response.aiter_bytes():
                 content += chunk
                 if len(content) > _MAX_ANSWER:
-                    break
+                    return response.status_code, b""
         return response.status_code, bytes(content)
 
     def _accept(self, service: str, answer: object) -> str:
@@ -235,12 +238,17 @@ def _base_uri(content: bytes, service: str) -> object:
         answer: Any = orjson.loads(content)
     except orjson.JSONDecodeError:
         return None
-    if isinstance(answer, dict) and "baseURIs" in answer:
-        entries = answer["baseURIs"]
+    found = _as_object(answer)
+    if "baseURIs" in found:
+        entries: Any = found["baseURIs"]
         # A list of one may come as its bare element (protocol.md 7.1).
-        entries = entries if isinstance(entries, list) else [entries]
-        answer = next((e for e in entries if isinstance(e, dict) and e.get("service") == service), None)
-    return answer.get("baseURI") if isinstance(answer, dict) else None
+        listed = cast("list[Any]", entries) if isinstance(entries, list) else [entries]
+        found = next((entry for entry in map(_as_object, listed) if entry.get("service") == service), {})
+    return found.get("baseURI")
+
+
+def _as_object(value: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _take_apart(value: object) -> tuple[str, str | None, int | None]:

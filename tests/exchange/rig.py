@@ -124,11 +124,12 @@ async def rig(
     client: httpx.AsyncClient | None = None,
     transport: Transport | None = None,
     hooks: Iterable[Callable[[Event], object]] = (),
+    listening: bool = True,
 ) -> AsyncIterator[Rig]:
     """Everything ready and nothing fetched yet."""
     cloud = cloud or FakeCloud()
     events: list[Event] = []
-    told = Hooks([events.append, *hooks])
+    told = Hooks([events.append, *hooks] if listening else ())
     async with anyio.create_task_group() as tasks:
         clock = current_clock(tasks)
         over: Transport = transport or ScriptedTransport(cloud)
