@@ -88,6 +88,16 @@ _ROWS = [
     ("C21", "a stuck peer slows nobody else", "ours"),
     ("C22", "memory stays flat under load", "ours"),
     ("S3", "line breaks never get into a head", "ours"),
+    # webhooks (fault table)
+    ("W1", "no forged delivery is accepted, echoed or parsed", "ours"),
+    ("W2", "no delivery with one bit flipped is accepted", "ours"),
+    ("W4", "a replayed delivery is handled once and answered with 200, across restarts and workers", "ours"),
+    ("W5", "handlers get the events of a conversation once and in the order of their sequence; gaps end", "ours"),
+    ("W6", "slow, huge, aborted and lying uploads are refused and disturb nobody", "ours"),
+    ("W7", "handlers that fail or hang delay no answer; an error is answered only for what is not durable", "ours"),
+    ("W8", "a process killed between write and answer loses and doubles nothing", "ours"),
+    ("W9", "rotating the secret refuses nothing valid and accepts nothing after the window", "ours"),
+    ("W10", "any text verifies from its raw bytes", "ours"),
     # hygiene of the tests themselves
     ("S1", "a secret shows in no log line, output, error or repr", "ours"),
     ("S6", "tests reach nothing beyond loopback", "ours"),

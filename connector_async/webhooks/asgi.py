@@ -122,8 +122,11 @@ class WebhookApp:
         return cls(only, **options)
 
     @property
-    def endpoint(self) -> WebhookApp:
-        """For an exact route: the app itself, which answers at whatever path it is called with."""
+    def endpoint(self) -> Any:
+        """For an exact route: the app itself, which answers at whatever path it is called with.
+
+        Untyped, because Starlette's `add_route` takes an ASGI app at run time but does not say so in its types.
+        """
         return self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

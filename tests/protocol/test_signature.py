@@ -52,6 +52,29 @@ def test_w2_a_flipped_bit_of_body_or_signature_is_refused(vector: dict[str, Any]
             verify_signature(body, flipped.decode("latin-1"), secrets, with_diagnosis=False)
 
 
+def test_w2_a_flipped_bit_of_eighteen_more_samples_is_refused() -> None:
+    """Short and long bodies, both algorithms, text of all kinds (fault table W2: about 100,000 flips)."""
+    flips = 0
+    for number in range(18):
+        body, name = BODY * (number % 9 + 6), ("sha1", "sha256")[number % 2]
+        signature = f"{name}={base64.b64encode(slow_hmac(body, SECRET, name)).decode()}"
+        for flipped in _flips(body):
+            flips += 1
+            assert not _fits(flipped, signature)
+        for wrong in _flips(signature.encode()):
+            flips += 1
+            assert not _fits(body, wrong.decode("latin-1"))
+    assert flips > 90_000
+
+
+def _fits(body: bytes, signature: str) -> bool:
+    try:
+        verify_signature(body, signature, [SECRET], with_diagnosis=False)
+    except InvalidSignature:
+        return False
+    return True
+
+
 def _flips(data: bytes) -> list[bytes]:
     number = int.from_bytes(data, "big")
     return [(number ^ (1 << bit)).to_bytes(len(data), "big") for bit in range(len(data) * 8)]

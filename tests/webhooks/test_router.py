@@ -110,6 +110,14 @@ async def test_what_is_not_for_the_consumer_is_not_shown_by_default() -> None:
     assert anybody.sequences == [0, 1, 2, 3]
 
 
+def _says_yes(message: Incoming[ContentEvent]) -> bool:
+    return message.text == "yes"
+
+
+def _fails_on_short_texts(message: Incoming[ContentEvent]) -> bool:
+    return message.text[99] == "x"
+
+
 async def test_filters_by_role_conversation_dialog_type_and_condition() -> None:
     """Each may be one value or several."""
     router = Router()
@@ -118,7 +126,7 @@ async def test_filters_by_role_conversation_dialog_type_and_condition() -> None:
     router.on(ContentEvent, conversation_id="c2")(by_conversation)
     router.on(ContentEvent, dialog_type="POST_SURVEY")(survey)
     router.on(ContentEvent, dialog_type=["MAIN"])(main)
-    router.on(ContentEvent, when=lambda message: message.text == "yes")(when)
+    router.on(ContentEvent, when=_says_yes)(when)
     dialogs = [
         {"dialogId": "c1", "dialogType": "MAIN", "channelType": "MESSAGING", "state": "CLOSE"},
         {"dialogId": "survey-1", "dialogType": "POST_SURVEY", "channelType": "MESSAGING", "state": "OPEN"},
@@ -282,7 +290,7 @@ async def test_errors_go_to_the_inner_router_first() -> None:
 async def test_a_condition_that_fails_costs_only_its_event(caplog: pytest.LogCaptureFixture) -> None:
     """Everything a user gives us may raise."""
     router, heard = Router(), Recorder()
-    router.on(ContentEvent, when=lambda message: message.text[99] == "x")(heard)
+    router.on(ContentEvent, when=_fails_on_short_texts)(heard)
     async with rig(router) as worker:
         assert await worker.deliver(content("c", 0), content("c", 1, "x" * 100)) == [200, 200]
         await worker.quiet()
@@ -328,3 +336,16 @@ async def test_foreign_conversations_are_warned_of_once_with_the_cure(caplog: py
         assert worker.dispatcher.stats().unclaimed == 3
     assert heard.got == []
     assert caplog.text.count("SqliteStore") == 1
+
+
+async def test_kinds_of_dialogs_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go; a MAIN dialog is known by its id anyway."""
+    monkeypatch.setattr("connector_async.webhooks._runner._MAX_DIALOG_TYPES", 1)
+    router, heard = Router(), Recorder()
+    router.on(ContentEvent)(heard)
+    dialogs = [{"dialogId": name, "dialogType": "POST_SURVEY", "state": "OPEN"} for name in ("s1", "s2")]
+    async with rig(router) as worker:
+        await worker.post(change("c", 1, dialogs=dialogs))
+        await worker.deliver(content("s1", 0, conversationId="c"), content("s2", 0, conversationId="c"))
+        await worker.quiet()
+    assert [one.dialog_type for one in heard.got] == [None, "POST_SURVEY"]
