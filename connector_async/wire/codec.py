@@ -250,7 +250,7 @@ def decode_response(raw: bytes, expected: Expected = None) -> Response[Any] | li
         RemoteProtocolError: It is no JSON, no answer, or not one to what was asked.
     """
     obj = _load("response", raw)
-    if expected is PublishEvent and (published := _read_published(obj, raw)) is not None:
+    if (expected is PublishEvent or expected is None) and (published := _read_published(obj, raw)) is not None:
         return published
     if raw.count(b":") != _members(obj) or _LONG_NUMBER.search(raw):
         _check_exact(raw)

@@ -29,7 +29,7 @@ from connector_async.wire.responses import (
     normalize_code,
 )
 
-__all__ = ["MAX_ENCODED_METADATA", "Notification", "Request", "Response"]
+__all__ = ["MAX_ENCODED_METADATA", "Notification", "Request", "Response", "class_by_shape"]
 
 B_co = TypeVar("B_co", bound="RequestBody[Any]", covariant=True)
 R_co = TypeVar("R_co", covariant=True)

@@ -30,6 +30,7 @@ __all__ = [
     "RequestBody",
     "SetUserProfile",
     "UpdateConversationField",
+    "read_body",
 ]
 
 R_co = TypeVar("R_co", covariant=True)
