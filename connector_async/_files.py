@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from os import PathLike
 from typing import Any
@@ -155,7 +155,7 @@ class FileDownload:
 
 
 @asynccontextmanager
-async def download(desk: Desk, ask: AskUrl, relative_path: str, max_bytes: int) -> AsyncIterator[FileDownload]:
+async def download(desk: Desk, ask: AskUrl, relative_path: str, max_bytes: int) -> AsyncGenerator[FileDownload]:
     """Fetch a file from the storage; asks for a new URL when one lapses.
 
     Raises:

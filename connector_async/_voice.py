@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -238,9 +238,10 @@ class Voice:
         deadline = self._desk.deadline(timeout)
         content = await read_file(source)
         kind = file_type or file_type_of(content)
-        with anyio.CancelScope(deadline=deadline) as scope:
+        path: str | None = None
+        with anyio.CancelScope(deadline=deadline):
             path = await upload(self._desk, self._ask_url, content, kind)
-        if scope.cancelled_caught:
+        if path is None:
             raise DeadlineExceeded("the time ran out while the file was put into the storage", landed=Landed.NO)
         return await self.publish(
             ContentEvent.file(path, kind, caption=caption, preview=preview),
@@ -252,7 +253,7 @@ class Voice:
     @asynccontextmanager
     async def download_file(
         self, file: HostedFile | str, *, max_bytes: int = 16 * 1024 * 1024
-    ) -> AsyncIterator[FileDownload]:
+    ) -> AsyncGenerator[FileDownload]:
         """Fetch a file that was shared in this conversation.
 
             async with conversation.download_file(event.hosted_file) as download:
@@ -351,7 +352,7 @@ class Voice:
             return None
 
     @asynccontextmanager
-    async def typing(self, *, dialog_id: str | None = None) -> AsyncIterator[None]:
+    async def typing(self, *, dialog_id: str | None = None) -> AsyncGenerator[None]:
         """Show the consumer as typing while the block runs; the stop is always sent, also on error and cancellation.
 
         A state that cannot be shown is logged, and costs the block nothing.

@@ -10,8 +10,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import anyio
 import attrs
@@ -20,6 +20,7 @@ import orjson
 
 from connector_async._concurrency import Clock, SingleFlight
 from connector_async.errors import ConfigurationError, NotSent, RequestError
+from connector_async.wire._reading import is_array, is_object
 
 __all__ = ["DOMAIN_API", "DomainSettings", "Domains", "check_account_id", "check_base_url"]
 
@@ -34,6 +35,7 @@ _TIMEOUT = 15.0  # seconds for a look-up as a whole: httpx bounds each read, not
 _MAX_ANSWER = 65_536  # bytes; an answer has some hundred
 _HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 _ACCOUNT = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_NOTHING: Mapping[str, Any] = {}
 
 
 def check_account_id(account_id: object) -> str:
@@ -242,13 +244,13 @@ def _base_uri(content: bytes, service: str) -> object:
     if "baseURIs" in found:
         entries: Any = found["baseURIs"]
         # A list of one may come as its bare element (protocol.md 7.1).
-        listed = cast("list[Any]", entries) if isinstance(entries, list) else [entries]
-        found = next((entry for entry in map(_as_object, listed) if entry.get("service") == service), {})
+        listed: Sequence[Any] = entries if is_array(entries) else [entries]
+        found = next((entry for entry in map(_as_object, listed) if entry.get("service") == service), _NOTHING)
     return found.get("baseURI")
 
 
 def _as_object(value: Any) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
+    return value if is_object(value) else _NOTHING
 
 
 def _take_apart(value: object) -> tuple[str, str | None, int | None]:

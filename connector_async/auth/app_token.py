@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import anyio
@@ -25,6 +25,7 @@ from connector_async.errors import (
 from connector_async.protocol.lifetime import lifetime_of
 from connector_async.protocol.retry import parse_retry_after
 from connector_async.transport.base import Answer, Headers, Target, Transport
+from connector_async.wire._reading import is_object
 
 __all__ = ["AppCredentials", "AppTokenSource", "CredentialsSource", "unavailable"]
 
@@ -145,7 +146,7 @@ class AppTokenSource:
             return self._credentials
         try:
             with anyio.fail_after(_TIMEOUT):
-                credentials = await self._credentials()
+                credentials = cast("object", await self._credentials())
         except Exception as error:
             raise TokenUnavailable(f"the credentials callable failed ({type(error).__name__})") from error
         if not isinstance(credentials, AppCredentials):
@@ -185,9 +186,10 @@ def _read(answer: Answer) -> FetchedToken:
         body: Any = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
         body = None
-    token = body.get("access_token") if isinstance(body, dict) else None
+    found: Mapping[str, Any] = body if is_object(body) else {}
+    token = found.get("access_token")
     if not is_token(token):
         raise TokenUnavailable("the token service's answer holds no usable access_token", status=answer.status)
     return FetchedToken(
-        value=token, seconds=lifetime_of(read_claims(token), body.get("expires_in"), wall=time.time())
+        value=token, seconds=lifetime_of(read_claims(token), found.get("expires_in"), wall=time.time())
     )

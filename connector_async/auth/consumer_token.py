@@ -29,6 +29,7 @@ from connector_async.errors import (
 from connector_async.protocol.retry import parse_retry_after
 from connector_async.store.base import ConsumerRecord, Store
 from connector_async.transport.base import Answer, Headers, Target, Transport
+from connector_async.wire._reading import is_object
 
 __all__ = ["ConsumerToken", "ConsumerTokens"]
 
@@ -172,8 +173,8 @@ class ConsumerTokens:
         answer = await self._post(app_token, body)
         if answer.status != 401:
             return answer
-        # "401: the AppJWT is missing, expired or invalid". Believed for good only where the code says so: all messages
-        # stop while a refused AppJWT is renewed.
+        # "401: the AppJWT is missing, expired or invalid". Believed for good only where the code says so: all
+        # messages stop while a refused AppJWT is renewed.
         certain = _error_code(answer) in APP_TOKEN_CODES
         return await self._post(await self._keeper.renew(app_token.generation, certain=certain), body)
 
@@ -238,8 +239,8 @@ def _read(answer: Answer) -> str:
 
 def _error_code(answer: Answer) -> int | None:
     """The `errorCode` of an authorization error, if that is what it is."""
-    body = _member(answer, "body")
-    code = body.get("errorCode") if isinstance(body, dict) else None
+    body: Any = _member(answer, "body")
+    code = _get(body, "errorCode")
     return code if isinstance(code, int) else None
 
 
@@ -248,4 +249,8 @@ def _member(answer: Answer, name: str) -> Any:
         body: Any = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
         return None
-    return body.get(name) if isinstance(body, dict) else None
+    return _get(body, name)
+
+
+def _get(value: Any, name: str) -> Any:
+    return value.get(name) if is_object(value) else None

@@ -144,7 +144,8 @@ class Call(Ticket):
     def expected(self) -> type[RequestBody[Any]] | dict[str, type[RequestBody[Any]]]:
         """What the answers look like: the body's class; for a batch, by id."""
         if not self.batch:
-            return type(self.requests[0].body)
+            body: RequestBody[Any] = self.requests[0].body
+            return type(body)
         return {str(request.id): type(request.body) for request in self.requests}
 
     @property

@@ -237,8 +237,9 @@ def _of_event(body: PublishEvent) -> Manners:
 
 
 def _raw_lane(body: RawBody, consumer_id: str) -> Hashable:
-    inner = body.body
+    inner: object = body.body
     if isinstance(inner, Mapping):
+        inner = cast("Mapping[str, object]", inner)
         dialog_id = inner.get("dialogId", inner.get("conversationId"))
         if isinstance(dialog_id, str):
             return dialog_id

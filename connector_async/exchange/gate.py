@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from connector_async._concurrency import Clock, TimerHandle
@@ -51,7 +51,7 @@ class Gate:
         self.lanes.leave(call, self._clock.time())
 
     @contextmanager
-    def lane_only(self, call: Call, stage: Stage) -> Iterator[None]:
+    def lane_only(self, call: Call, stage: Stage) -> Generator[None]:
         """Give the width to others while the call waits for something else, and note the time."""
         started = self._clock.time()
         call.stage = stage

@@ -14,6 +14,7 @@ import anyio
 import httpx
 from anyio import AsyncContextManagerMixin
 from anyio.abc import TaskGroup, TaskStatus
+from typing_extensions import TypeIs
 
 from connector_async._concurrency import Clock, SingleFlight, current_clock
 from connector_async.auth import AppCredentials
@@ -79,7 +80,7 @@ class Accounts(AsyncContextManagerMixin):
     ) -> None:
         if not isinstance(credentials, Mapping) and not callable(credentials):
             raise ConfigurationError("credentials: expected a mapping of account id to AppCredentials, or a callable")
-        self._credentials = credentials
+        self._credentials: AccountCredentials = credentials
         self._router = router
         self._store: Store = store if store is not None else MemoryStore()
         self._owns_store = store is None
@@ -187,7 +188,7 @@ class Accounts(AsyncContextManagerMixin):
 
         session = ConnectorSession(
             account_id,
-            first if isinstance(self._credentials, Mapping) else current,
+            first if _is_mapping(self._credentials) else current,
             router=self._router,
             store=self._store,
             limits=self._limits,
@@ -244,7 +245,7 @@ class Accounts(AsyncContextManagerMixin):
     # Credentials
 
     async def _ask(self, account_id: str) -> AppCredentials | None:
-        if isinstance(self._credentials, Mapping):
+        if _is_mapping(self._credentials):
             return self._credentials.get(account_id)
         return await self._credentials(account_id)
 
@@ -330,3 +331,7 @@ class _Opened:
         moved = stats.requests != self._requests or stats.in_flight > 0
         self._requests = stats.requests
         return moved
+
+
+def _is_mapping(credentials: AccountCredentials) -> TypeIs[Mapping[str, AppCredentials]]:
+    return isinstance(credentials, Mapping)

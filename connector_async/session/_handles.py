@@ -44,7 +44,7 @@ class Handles:
         """
         consumer = self._consumers.get(ext_consumer_id)
         if consumer is None:
-            if not isinstance(ext_consumer_id, str) or not ext_consumer_id.strip():
+            if not _is_text(ext_consumer_id) or not ext_consumer_id.strip():
                 raise ValueError("an ext_consumer_id is a text that is not empty")
             consumer = Consumer(ext_consumer_id, self._desk(), self.conversation)
             self._consumers[ext_consumer_id] = consumer
@@ -63,7 +63,7 @@ class Handles:
         Raises:
             ValueError: The id is no text of 1 to 64 characters.
         """
-        if not isinstance(conversation_id, str) or not 1 <= len(conversation_id) <= 64:
+        if not _is_text(conversation_id) or not 1 <= len(conversation_id) <= 64:
             raise ValueError("a conversation id is a text of 1 to 64 characters")
         conversation = self._conversations.get(conversation_id)
         if conversation is None or conversation.consumer is not consumer:
@@ -93,3 +93,7 @@ class Handles:
         if record.is_closed:
             conversation.mark_closed()
         return conversation
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

@@ -313,7 +313,7 @@ class Lifecycle:
         parts = self._parts
         if parts is None or self._state != "open":
             return Health(live=False, ready=False, problems=(f"the session is {self._state}",))
-        problems = []
+        problems: list[str] = []
         failure = parts.keeper.failure
         if failure is not None:
             problems.append(f"the AppJWT cannot be renewed: {failure}")
@@ -325,7 +325,7 @@ class Lifecycle:
     async def check(self) -> Health:
         """Look up the hosts and get a token, then say how it is. Raises nothing that a cloud can cause."""
         parts = self._entered()
-        problems = []
+        problems: list[str] = []
         for service in ("sentinel", "idp", "asyncMessagingEnt"):
             try:
                 await parts.domains.resolve(service)

@@ -45,10 +45,10 @@ async def serve_app(app: Any, *, host: str, port: int, path: str) -> AsyncGenera
         timeout_graceful_shutdown=_STOP_WITHIN,
     )
     server = Server(config)
+    failure: BaseException | None = None
     try:
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(server.serve, [listener])
-            failure: BaseException | None = None
             try:
                 # Connections wait in the listener's backlog until the server has started.
                 shown = f"[{host}]" if ":" in host else host

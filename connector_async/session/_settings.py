@@ -14,7 +14,7 @@ from connector_async.errors import ConfigurationError
 __all__ = ["SessionLimits", "credentials_from", "seconds"]
 
 
-def _at_least_one(_instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
+def _at_least_one(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"limits: {attribute.name} must be a whole number of at least 1, got {value!r}")
 
