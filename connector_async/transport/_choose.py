@@ -69,7 +69,8 @@ def as_transport(
             keepalive_expiry=_IDLE_TIMEOUT,
         ),
     )
-    return HttpxTransport(inner, max_body_bytes=max_body_bytes, close_inner=True), True
+    wrapped = HttpxTransport(inner, max_body_bytes=max_body_bytes, max_exchanges=max_connections, close_inner=True)
+    return wrapped, True
 
 
 def _environment_has_proxy(proxies: Mapping[str, str]) -> bool:

@@ -1,17 +1,16 @@
 """Our seam over anything that speaks httpx: its own transports, a whole client, other people's transports.
 
-Every exchange runs in a task of ours that is ended by its cancel scope. httpx's own pool loses a slot for good when
-it is cancelled in any other way (encode/httpcore#1093). The deadline and the size of an answer are ours too: httpx
-bounds neither.
+Every exchange runs in a task of ours that is ended by its cancel scope, and never more of them than the pool beneath
+has connections. httpx's own pool loses a slot for good when a request is cancelled in any other way, and also when
+one is cancelled that waits in its queue (encode/httpcore#1093). The deadline and the size of an answer are ours too:
+httpx bounds neither.
 """
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self
 
 import anyio
 import httpx
@@ -21,69 +20,20 @@ from connector_async.errors import (
     ConnectorError,
     Phase,
     RedirectRefused,
-    RemoteProtocolError,
     ResponseTooLarge,
-    TLSError,
     TransportError,
 )
 from connector_async.transport._encoding import decoded
+from connector_async.transport._foreign import Exchange, translated
+from connector_async.transport._lent import CLOSE_TIMEOUT, Call, Guarded, Run, content_of, raw
 from connector_async.transport.base import Answer, Headers, Target
 
 __all__ = ["HttpxTransport"]
 
-# A response is closed even while its exchange is being cancelled; it gets this many seconds for it.
-_CLOSE_TIMEOUT = 1.0
+# What httpx and aiohttp allow when nobody says otherwise; and httpcore's word for "no limit" is larger than this.
+_USUAL_CONNECTIONS = 100
+_MANY = 1_000_000
 _NO_TIMEOUT = httpx.Timeout(None).as_dict()
-
-_PHASES: tuple[tuple[type[Exception], Phase], ...] = (
-    (httpx.PoolTimeout, Phase.POOL),
-    (httpx.ConnectTimeout, Phase.CONNECT),
-    (httpx.ConnectError, Phase.CONNECT),
-    (httpx.ProxyError, Phase.CONNECT),
-    (httpx.UnsupportedProtocol, Phase.CONNECT),
-    (httpx.WriteTimeout, Phase.WRITE),
-    (httpx.WriteError, Phase.WRITE),
-)
-
-
-class _Exchange:
-    """One exchange: the task's scope, what became of it, and how far it had come."""
-
-    __slots__ = ("answer", "answered", "connected", "done", "error", "scope", "target", "trusted", "wrote")
-
-    def __init__(self, target: Target, *, trusted: bool) -> None:
-        self.target = target
-        self.scope = anyio.CancelScope()
-        self.done = anyio.Event()
-        self.answer: Answer | None = None
-        self.error: ConnectorError | None = None
-        # Whether what the transport says about "not sent" can be believed.
-        self.trusted = trusted
-        self.connected = self.wrote = self.answered = False
-
-    async def trace(self, event: str, _info: dict[str, Any]) -> None:
-        """httpcore's own account of what it does: the only one that tells for certain whether a byte was written."""
-        self.trusted = True
-        if event.endswith("connect_tcp.started"):
-            self.connected = True
-        elif event.endswith("send_request_headers.started"):
-            self.wrote = True
-        elif event.endswith("receive_response_headers.complete"):
-            self.answered = True
-
-    def failure(self, message: str, phase: Phase | None = None, *, timed_out: bool = False) -> TransportError:
-        """A TransportError with what is known."""
-        sent = self.wrote or not self.trusted
-        if phase is None:
-            phase = Phase.READ if self.answered else Phase.WAIT if sent else Phase.CONNECT
-        return TransportError(
-            message,
-            phase=phase,
-            sent=sent,
-            reused=self.wrote and not self.connected,
-            answered=self.answered,
-            timed_out=timed_out,
-        )
 
 
 class HttpxTransport:
@@ -95,7 +45,8 @@ class HttpxTransport:
         inner: The transport or client; a client keeps its proxies, hooks, default headers and so on, but redirects
             are not followed and its timeouts are replaced by the deadline of each exchange.
         max_body_bytes: Largest body of an answer.
-        close_inner: Enter and close `inner` together with this transport.
+        max_exchanges: How many run at once; the others wait in turn. By default as many as `inner` has connections.
+        close_inner: Close `inner` together with this transport.
     """
 
     def __init__(
@@ -103,15 +54,17 @@ class HttpxTransport:
         inner: httpx.AsyncBaseTransport | httpx.AsyncClient,
         *,
         max_body_bytes: int = 1_048_576,
+        max_exchanges: int | None = None,
         close_inner: bool = False,
     ) -> None:
         self._inner = inner
         self._max_body_bytes = max_body_bytes
         self._close_inner = close_inner
         self._trusted = isinstance(inner, httpx.AsyncHTTPTransport)
+        self._gate = anyio.Semaphore(max_exchanges or _connections_of(inner))
         self._tasks: TaskGroup | None = None
-        self._exchanges: set[_Exchange] = set()
-        self._calls: set[_Call] = set()
+        self._exchanges: set[Exchange] = set()
+        self._calls: set[Call] = set()
         self._client: httpx.AsyncClient | None = None
         self._is_closed = False
 
@@ -129,7 +82,7 @@ class HttpxTransport:
             raise TransportError("the transport is closed", phase=Phase.POOL, sent=False, retryable=False)
         if anyio.current_time() >= deadline:
             raise TransportError("the deadline passed", phase=Phase.POOL, sent=False, timed_out=True)
-        exchange = _Exchange(target, trusted=self._trusted)
+        exchange = Exchange(target, trusted=self._trusted)
         self._exchanges.add(exchange)
         tasks.start_soon(self._run, exchange, headers, body)
         try:
@@ -143,14 +96,16 @@ class HttpxTransport:
             raise exchange.error
         raise exchange.failure("the deadline passed", timed_out=True)
 
-    async def _run(self, exchange: _Exchange, headers: Headers, body: bytes) -> None:
+    async def _run(self, exchange: Exchange, headers: Headers, body: bytes) -> None:
         try:
             with exchange.scope:
-                exchange.answer = await self._answer(exchange, headers, body)
+                async with self._gate:
+                    exchange.queued = False
+                    exchange.answer = await self._answer(exchange, headers, body)
         except ConnectorError as error:
             exchange.error = error
         except Exception as error:  # noqa: BLE001 - whatever a foreign transport raises becomes a TransportError
-            exchange.error = _translated(error, exchange)
+            exchange.error = translated(error, exchange)
         except anyio.get_cancelled_exc_class():
             # The task ends here in any case. Some transports raise a cancellation of their own, which our scope does
             # not know; let out, it would take the whole task group with it.
@@ -160,16 +115,16 @@ class HttpxTransport:
             self._exchanges.discard(exchange)
             exchange.done.set()
 
-    async def _answer(self, exchange: _Exchange, headers: Headers, body: bytes) -> Answer:
+    async def _answer(self, exchange: Exchange, headers: Headers, body: bytes) -> Answer:
         response = await self._send(_request(exchange, headers, body))
         exchange.answered = True
         try:
             if 300 <= response.status_code < 400 and "location" in response.headers:
                 raise RedirectRefused(f"the answer is a redirect ({response.status_code}), which is not followed")
-            whole = _content_of(response)
+            whole = content_of(response)
             content = await self._read(response) if whole is None else self._checked(whole)
         finally:
-            with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await response.aclose()
         codings = "" if whole is not None else response.headers.get("content-encoding", "")
         for coding in reversed(codings.split(",")):
@@ -183,7 +138,7 @@ class HttpxTransport:
         announced = response.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > self._max_body_bytes:
             raise ResponseTooLarge(f"the answer announces {int(announced)} bytes")
-        async with aclosing(_raw(response)) as chunks:
+        async with aclosing(raw(response)) as chunks:
             async for chunk in chunks:
                 content += chunk
                 if len(content) > self._max_body_bytes:
@@ -222,25 +177,27 @@ class HttpxTransport:
         """An httpx client over the same connections, for look-ups and file transfer. Not to be closed by users."""
         if self._client is None:
             self._client = httpx.AsyncClient(
-                transport=_Guarded(self._start, self._send),
+                transport=Guarded(self._start, self._send),
                 headers={"Accept-Encoding": "identity"},
                 trust_env=False,
             )
         return self._client
 
-    def _start(self, run: Callable[[httpx.Request, _Call], Awaitable[None]], request: httpx.Request) -> _Call:
+    def _start(self, run: Run, request: httpx.Request) -> Call:
         tasks = self._entered()
-        call = _Call()
+        call = Call()
         self._calls.add(call)
         tasks.start_soon(self._finish, run, request, call)
         return call
 
-    async def _finish(
-        self, run: Callable[[httpx.Request, _Call], Awaitable[None]], request: httpx.Request, call: _Call
-    ) -> None:
+    async def _finish(self, run: Run, request: httpx.Request, call: Call) -> None:
         try:
-            await run(request, call)
+            with call.scope:
+                async with self._gate:
+                    await run(request, call)
         finally:
+            call.send.close()
+            call.ready.set()
             self._calls.discard(call)
 
     def _entered(self) -> TaskGroup:
@@ -259,7 +216,7 @@ class HttpxTransport:
         if not self._is_closed:
             self._is_closed = True
             if self._close_inner:
-                with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+                with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                     await self._inner.aclose()
 
     async def __aenter__(self) -> Self:
@@ -285,7 +242,7 @@ class HttpxTransport:
         return f"HttpxTransport({type(self._inner).__name__})"
 
 
-def _request(exchange: _Exchange, headers: Headers, body: bytes) -> httpx.Request:
+def _request(exchange: Exchange, headers: Headers, body: bytes) -> httpx.Request:
     return httpx.Request(
         "POST",
         exchange.target.url,
@@ -295,154 +252,8 @@ def _request(exchange: _Exchange, headers: Headers, body: bytes) -> httpx.Reques
     )
 
 
-def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    # It is a generator, though httpx promises less; one left in the middle has to be closed.
-    return cast("AsyncGenerator[bytes, None]", response.aiter_raw())
-
-
-def _translated(error: Exception, exchange: _Exchange) -> ConnectorError:
-    result = _as_ours(error, exchange)
-    result.__cause__ = error
-    return result
-
-
-def _as_ours(error: Exception, exchange: _Exchange) -> ConnectorError:
-    # Neither type names nor messages of foreign errors are shown beyond the type: they may quote a header.
-    name = type(error).__name__
-    known = getattr(error, "phase", None)
-    if isinstance(known, Phase):  # our own pooled transport beneath: it knows for certain
-        exchange.trusted = True
-        exchange.wrote = exchange.wrote or bool(getattr(error, "sent", True))
-        exchange.answered = exchange.answered or bool(getattr(error, "answered", False))
-    tls = _tls_reason(error)
-    if tls is not None and not exchange.answered:
-        sent = exchange.wrote or not (exchange.trusted or isinstance(error, httpx.ConnectError))
-        return TLSError(f"TLS failed: {tls}", phase=Phase.TLS, sent=sent, retryable=False)
-    refused = next((cause for cause in _causes(error) if isinstance(cause, RemoteProtocolError)), None)
-    if refused is not None:
-        return type(refused)(str(refused))
-    if isinstance(error, httpx.RemoteProtocolError) and not _is_early_end(error):
-        return RemoteProtocolError(f"the answer is not valid HTTP ({name})")
-    phase = known if isinstance(known, Phase) else None
-    if phase is None and exchange.trusted:
-        phase = next((phase for kind, phase in _PHASES if isinstance(error, kind)), None)
-    # Never `timed_out`: the deadline is ours, and some transports call everything a timeout.
-    return exchange.failure(f"the exchange failed ({name})", phase)
-
-
-def _is_early_end(error: Exception) -> bool:
-    """httpx tells an answer that is cut short only by its words from one that breaks the rules."""
-    if isinstance(error.__cause__, TransportError):
-        return True
-    text = str(error)
-    return "disconnected" in text or "without sending complete message body" in text or "peer closed" in text
-
-
-def _tls_reason(error: BaseException) -> str | None:
-    for cause in _causes(error):
-        if isinstance(cause, TLSError):
-            return str(cause)
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or "handshake failed"
-        # What is not built on OpenSSL has only words for it.
-        if isinstance(error, httpx.ConnectError) and "certificate" in repr(cause):
-            return "certificate refused"
-    return None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-class _Call:
-    """One request of an httpx client, run in a task of ours."""
-
-    def __init__(self) -> None:
-        self.scope = anyio.CancelScope()
-        self.ready = anyio.Event()
-        self.response: httpx.Response | None = None
-        self.error: Exception | None = None
-        self.send, self.receive = anyio.create_memory_object_stream[bytes](0)
-
-
-class _Guarded(httpx.AsyncBaseTransport):
-    """For clients that stand on the same inner transport: they too must not cancel it in any other way than ours."""
-
-    def __init__(
-        self,
-        start: Callable[[Callable[[httpx.Request, _Call], Awaitable[None]], httpx.Request], _Call],
-        send: Callable[[httpx.Request], Awaitable[httpx.Response]],
-    ) -> None:
-        self._start = start
-        self._send = send
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        call = self._start(self._run, request)
-        try:
-            await call.ready.wait()
-        except BaseException:
-            call.scope.cancel()
-            call.receive.close()
-            raise
-        if call.response is None:
-            call.receive.close()
-            raise call.error or httpx.ReadError("the transport gave up", request=request)
-        return httpx.Response(
-            call.response.status_code,
-            headers=call.response.headers.raw,
-            stream=_Relay(call),
-            extensions=call.response.extensions,
-        )
-
-    async def _run(self, request: httpx.Request, call: _Call) -> None:
-        try:
-            with call.scope, call.send:
-                response = call.response = await self._send(request)
-                call.ready.set()
-                try:
-                    async with aclosing(_raw(response)) as chunks:
-                        async for chunk in chunks:
-                            await call.send.send(chunk)
-                finally:
-                    with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
-                        await response.aclose()
-        except anyio.BrokenResourceError:
-            return  # the caller has closed the response: nobody wants the rest
-        except Exception as error:  # noqa: BLE001 - raised again where the caller waits
-            call.error = error
-        except anyio.get_cancelled_exc_class():
-            return  # as for a lean exchange: the task ends here, and nothing else must
-        finally:
-            call.ready.set()
-
-
-class _Relay(httpx.AsyncByteStream):
-    """The body of a response that a task of ours reads."""
-
-    def __init__(self, call: _Call) -> None:
-        self._call = call
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self  # not a generator: trio would complain of one that is left in the middle
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self._call.receive.receive()
-        except anyio.EndOfStream:
-            if self._call.error is not None:
-                raise self._call.error from None
-            raise StopAsyncIteration from None
-
-    async def aclose(self) -> None:
-        self._call.scope.cancel()
-        self._call.receive.close()
-
-
-def _content_of(response: httpx.Response) -> bytes | None:
-    """The body of a response that was made with it, as `httpx.MockTransport` makes them; None if it is to be read."""
-    return response.content if response.is_stream_consumed else None
+def _connections_of(inner: httpx.AsyncBaseTransport | httpx.AsyncClient) -> int:
+    """How many connections httpx's pool may have; nothing public tells."""
+    transport = getattr(inner, "_transport", inner)
+    known = getattr(getattr(transport, "_pool", None), "_max_connections", None)
+    return known if isinstance(known, int) and known < _MANY else _USUAL_CONNECTIONS

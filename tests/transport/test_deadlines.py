@@ -103,7 +103,8 @@ async def test_a_slow_peer_is_left_at_the_deadline(fault: str, anyio_backend: An
             assert caught.value.timed_out
             return loop.time() - deadline
 
-        late = await asyncio.gather(*[one() for _ in range(20)])
+        # Filling the kernel's buffers takes time of its own.
+        late = await asyncio.gather(*[one() for _ in range(2 if fault == "zero window" else 20)])
         assert min(late) >= -0.001
         assert statistics.median(late) < 0.05
         assert transport.statistics().connections == 0

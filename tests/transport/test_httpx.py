@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -351,8 +352,6 @@ async def test_the_size_of_an_answer_is_bounded(anyio_backend: Any, response: Ca
 
 async def test_codings_are_undone_in_turn(anyio_backend: Any) -> None:
     """Bounded like everything else."""
-    import gzip
-
     twice = gzip.compress(gzip.compress(b"hello"))
     response = httpx.Response(200, headers={"Content-Encoding": "gzip, gzip"}, stream=Body(twice))
     async with HttpxTransport(_answers(lambda: response)) as transport:
@@ -430,6 +429,44 @@ async def test_errors_reach_the_client_as_they_are(anyio_backend: Any) -> None:
     async with HttpxTransport(_answers(lambda: httpx.Response(200, stream=body))) as transport:
         with pytest.raises(httpx.ReadError):
             await transport.client.get("http://127.0.0.1:1/")
+
+
+async def test_a_response_that_was_made_with_its_body_is_passed_on(anyio_backend: Any) -> None:
+    """As `httpx.MockTransport` makes them, and what a client's hook has read already: decoded once, bounded too."""
+    coded = httpx.Response(200, content=gzip.compress(b"hello"), headers={"Content-Encoding": "gzip"})
+    async with HttpxTransport(httpx.MockTransport(lambda _: coded), max_body_bytes=30) as transport:
+        assert (await _post(transport)).body == b"hello"
+        assert (await transport.client.get("http://127.0.0.1:1/")).content == b"hello"
+    large = httpx.Response(200, content=b"x" * 31)
+    async with HttpxTransport(httpx.MockTransport(lambda _: large), max_body_bytes=30) as transport:
+        with pytest.raises(ResponseTooLarge):
+            await _post(transport)
+
+
+async def test_never_more_exchanges_than_connections_beneath(anyio_backend: Any) -> None:
+    """What waits in httpx's queue and is cancelled there costs a slot for good; so nothing waits there."""
+    running, most = 0, 0
+    release = anyio.Event()
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await release.wait()
+        running -= 1
+        return httpx.Response(200, stream=Body())
+
+    async with HttpxTransport(Scripted(handler), max_exchanges=3) as transport, anyio.create_task_group() as group:
+        for _ in range(4):
+            group.start_soon(_post, transport)
+            group.start_soon(transport.client.get, "http://127.0.0.1:1/")
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(TransportError) as caught:
+            await _post(transport, seconds=0.02)
+        assert (caught.value.phase, caught.value.sent, caught.value.timed_out) == (Phase.POOL, False, True)
+        assert most == 3
+        release.set()
+    assert most == 3
 
 
 @pytest.mark.parametrize("how", ["cancelled", "closed"])
