@@ -81,7 +81,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """Watch the tasks of async tests; on trio the nursery sees to it."""
-    backend = pyfuncitem.funcargs.get("anyio_backend")
+    backend: Any = pyfuncitem.funcargs.get("anyio_backend")
     if backend is not None and "trio" not in (backend, backend[0]):
         _watch_tasks(pyfuncitem)
     return (yield)

@@ -140,7 +140,8 @@ def unauthorized(error_code: int | None, status: int = 401) -> Answer:
 
 def lost(**facts: Any) -> TransportError:
     """Sent, and nothing came back."""
-    return TransportError("the connection was reset", **({"phase": Phase.WAIT} | facts))
+    facts.setdefault("phase", Phase.WAIT)
+    return TransportError("the connection was reset", **facts)
 
 
 def not_sent(**facts: Any) -> TransportError:

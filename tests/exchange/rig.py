@@ -27,7 +27,7 @@ from tests.doubles import BASE, FakeCloud, ScriptedTransport
 
 __all__ = ["Rig", "rig"]
 
-EVERYWHERE = dict.fromkeys(("sentinel", "idp", "asyncMessagingEnt"), BASE)
+EVERYWHERE: dict[str, str] = dict.fromkeys(("sentinel", "idp", "asyncMessagingEnt"), BASE)
 _numbers = itertools.count(1)
 
 
@@ -148,9 +148,7 @@ async def rig(
             resolve=found.resolve,
             now=clock.time,
         )
-        keeper = TokenKeeper(
-            source.fetch, clock=clock, random=random, settings=tokens or TokenSettings(), hooks=told
-        )
+        keeper = TokenKeeper(source.fetch, clock=clock, random=random, settings=tokens or TokenSettings(), hooks=told)
         consumers = ConsumerTokens(
             "12345678",
             transport=over,
