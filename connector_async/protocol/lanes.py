@@ -79,29 +79,38 @@ class SharedWidth:
         width: Most requests that run at once in all of them.
     """
 
-    __slots__ = ("_free", "_waiting")
+    __slots__ = ("_free", "_giving", "_waiting")
 
     def __init__(self, width: int) -> None:
         if width < 1:
             raise ValueError(f"a width is at least 1, got {width}")
         self._free = width
+        self._giving = False
         self._waiting: OrderedDict[Lanes, None] = OrderedDict()
 
     def take(self, lanes: Lanes) -> bool:
         """One more request of `lanes` starts; False: it must wait, and `lanes.wake` will be called."""
         if self._free:
             self._free -= 1
+            # Who has just been served goes to the back, if it has more.
+            self._waiting.pop(lanes, None)
             return True
-        # At the end, also if it stood before others: who has just been served goes to the back.
-        self._waiting[lanes] = None
-        self._waiting.move_to_end(lanes)
+        # Who waits already keeps its place: asking again for each new request must not put the busiest last.
+        self._waiting.setdefault(lanes)
         return False
 
     def give(self, now: float) -> None:
         """A request has stopped running: who has waited longest starts one, unless its own limits forbid it now."""
         self._free += 1
-        while self._free and self._waiting:
-            self._waiting.popitem(last=False)[0].wake(now)
+        if self._giving:
+            # Called from within `granted`: the loop that runs goes on with it, and the stack does not grow.
+            return
+        self._giving = True
+        try:
+            while self._free and self._waiting:
+                self._waiting.popitem(last=False)[0].wake(now)
+        finally:
+            self._giving = False
 
     def leave(self, lanes: Lanes) -> None:
         """This queue is no more."""

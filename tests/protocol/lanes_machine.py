@@ -13,7 +13,7 @@ from connector_async.errors import QueueFull
 from connector_async.protocol import lanes as lanes_module
 from connector_async.protocol.lanes import Lanes, Priority, Ticket, TicketState
 
-__all__ = ["LanesMachine", "RecordingTicket", "assert_nothing_left"]
+__all__ = ["LanesMachine", "RecordingTicket", "assert_nothing_left", "entered", "make_lanes", "make_ticket"]
 
 End = Literal["left", "superseded", "refused"]
 
@@ -46,6 +46,26 @@ def assert_nothing_left(lanes: Lanes) -> None:
     assert lanes.is_idle()
     assert (lanes.running, lanes.depth, lanes.oldest(1e9), lanes.wake_at) == (0, 0, 0.0, None)
     assert not any((lanes._active, lanes._waiting, lanes._queued, lanes._typing, lanes._paused, *lanes._ready))
+
+
+def make_lanes(*, width: int = 1, max_queue: int = 100, rate: float | None = None) -> Lanes:
+    """A queue, narrow unless told otherwise."""
+    return Lanes(width=width, max_queue=max_queue, rate=rate)
+
+
+def make_ticket(
+    lane: Hashable = "a", priority: Priority = Priority.CONTENT, *, then: Callable[[], object] | None = None
+) -> RecordingTicket:
+    """A ticket of content in lane `a`, unless told otherwise."""
+    ticket = RecordingTicket(lane, priority)
+    if then is not None:
+        ticket.when_granted = then
+    return ticket
+
+
+def entered(lanes: Lanes, *tickets: RecordingTicket, now: float = 0.0) -> list[bool]:
+    """Enter tickets one after the other; whether each may go at once."""
+    return [lanes.enter(ticket, now) for ticket in tickets]
 
 
 class LanesMachine(RuleBasedStateMachine):
