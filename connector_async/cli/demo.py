@@ -11,13 +11,18 @@ import anyio
 import attrs
 
 from connector_async.auth import AppCredentials
+from connector_async.cli._audit import Audit, audit, read_ledger
 from connector_async.cli._console import emit, print_table, require_extra, tell
 from connector_async.cli._crowd import Crowd, Tally, percentile
+from connector_async.cli._live import run_live
 from connector_async.cli._progress import progress_on_stderr
 from connector_async.cli._sandbox_process import SandboxAddress, sandbox_process
 from connector_async.session import ConnectorSession, SessionLimits, SessionStats
+from connector_async.transport import PooledTransport
 
 __all__ = ["add_arguments", "run"]
+
+_MOST_COMPLAINTS = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         words = f"{what} (default: %(default)s)"
         parser.add_argument(option, type=_at_least_one, metavar="N", default=default, help=words)
+    parser.add_argument(
+        "--faults",
+        metavar="NAME|FILE",
+        help="let the sandbox misbehave: storm, slow, flaky, throttle or another of its presets, or a fault file",
+    )
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="hold one polite conversation with the real cloud instead; reads LP_ACCOUNT_ID, LP_CLIENT_ID and so on",
+    )
+    parser.add_argument("--skill-id", metavar="ID", help="with --live: the skill that gets the conversation")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
 
@@ -43,25 +59,34 @@ _at_least_one.__name__ = "number"  # argparse says "invalid number value"
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo; 0 only if every message was accepted.
+    """Run the demo.
+
+    Returns:
+        0 only if every message was accepted; with faults, if each is accounted for and the sandbox's ledger agrees.
 
     Raises:
-        ConfigurationError: The extra `sandbox` is not installed.
-        CommandFailed: The sandbox did not start.
+        ConfigurationError: The extra `sandbox` is not installed; with `--live`, a variable is missing.
+        CommandFailed: The sandbox did not start; with `--live`, the cloud refused something.
     """
+    if arguments.live:
+        return run_live(arguments)
     # What the session logs is told by the table; a warning for each lost message would drown the progress.
     logging.getLogger("connector_async").setLevel(logging.CRITICAL)
     require_extra("sandbox", "the demo")
     tell("starting a sandbox in a process of its own")
-    with sandbox_process() as address:
+    options = [] if arguments.faults is None else ["--faults", arguments.faults]
+    with sandbox_process(*options) as address:
         report = anyio.run(_run_crowd, address, arguments)
+        if options:
+            report = attrs.evolve(report, audit=audit(report.tally, *read_ledger(address.url)))
     if arguments.json:
         emit(report.as_json())
     else:
         report.print()
-    for sentence in report.complaints():
+    complaints = report.complaints()
+    for sentence in complaints:
         tell(f"connector-async: {sentence}")
-    return 1 if report.tally.errors else 0
+    return 1 if complaints else 0
 
 
 @attrs.frozen(kw_only=True)
@@ -70,12 +95,15 @@ class _Report:
 
     Attributes:
         total_seconds: From the first opening to the last close; the sending alone is `tally.seconds`.
+        audit: What the sandbox's ledger says, where faults were asked for.
     """
 
     consumers: int
+    messages: int
     tally: Tally
     stats: SessionStats
     total_seconds: float
+    audit: Audit | None = None
 
     @property
     def rate(self) -> float:
@@ -87,7 +115,7 @@ class _Report:
 
     def as_json(self) -> dict[str, Any]:
         tally = self.tally
-        return {
+        report = {
             "consumers": self.consumers,
             "messages_sent": tally.sent,
             "messages_accepted": tally.accepted,
@@ -105,6 +133,9 @@ class _Report:
             "causes": dict(tally.causes),
             "total_seconds": round(self.total_seconds, 3),
         }
+        if self.audit is not None:
+            report |= {"ledger": self.audit.as_json(), "agrees": self.audit.agrees}
+        return report
 
     def print(self) -> None:
         tally, milliseconds = self.tally, {share: self.milliseconds(share) for share in (0.5, 0.99)}
@@ -124,28 +155,57 @@ class _Report:
             ),
         ]
         print_table(f"{self.consumers:,} consumers, one session", rows)
+        if self.audit is not None:
+            print()
+            print_table("the sandbox's ledger", self._ledger_rows(self.audit))
+
+    @staticmethod
+    def _ledger_rows(audit: Audit) -> list[tuple[str, str]]:
+        return [
+            ("messages that arrived", f"{audit.messages:,}"),
+            ("arrivals in all", f"{audit.arrivals:,}"),
+            ("messages with effect", f"{audit.applied:,}"),
+            ("with effect twice", f"{audit.doubled:,}"),
+            ("unknown, landed", f"{audit.unknown_landed:,}"),
+            ("unknown, lost", f"{audit.unknown_lost:,}"),
+            ("calls for a token", f"{audit.token_calls:,}"),
+            *((f"fault: {name}", f"{count:,}") for name, count in sorted(audit.faults.items())),
+            ("agrees with the session", "yes" if audit.agrees else "no"),
+        ]
 
     def complaints(self) -> list[str]:
-        if not self.tally.errors:
+        """Why the demo failed; nothing if it did not."""
+        tally, audit = self.tally, self.audit
+        if audit is not None:
+            wanted = self.consumers * self.messages
+            complaints = list(audit.contradictions[:_MOST_COMPLAINTS])
+            if tally.sent != wanted:
+                complaints.append(f"{tally.sent:,} of {wanted:,} messages are accounted for")
+            return complaints
+        if not tally.errors:
             return []
-        causes = ", ".join(f"{count} x {cause}" for cause, count in self.tally.causes.most_common(5))
-        return [f"{self.tally.errors:,} of {self.tally.sent:,} messages were not accepted: {causes}"]
+        causes = ", ".join(f"{count} x {cause}" for cause, count in tally.causes.most_common(_MOST_COMPLAINTS))
+        return [f"{tally.errors:,} of {tally.sent:,} messages were not accepted: {causes}"]
 
 
 async def _run_crowd(address: SandboxAddress, arguments: argparse.Namespace) -> _Report:
-    session = ConnectorSession(
-        address.account_id,
-        AppCredentials(address.client_id, address.client_secret),
-        domains=address.domain_api,
-        limits=SessionLimits(max_in_flight=arguments.concurrency),
-    )
     started = time.perf_counter()
-    with progress_on_stderr() as progress:
-        async with session:
-            crowd = Crowd(session, progress, arguments.consumers, arguments.messages, arguments.concurrency)
-            tally = await crowd.run()
+    # The default, but also where the environment names a proxy: the sandbox is on this machine.
+    async with PooledTransport(max_connections=arguments.concurrency) as transport:
+        session = ConnectorSession(
+            address.account_id,
+            AppCredentials(address.client_id, address.client_secret),
+            domains=address.domain_api,
+            transport=transport,
+            limits=SessionLimits(max_in_flight=arguments.concurrency),
+        )
+        with progress_on_stderr() as progress:
+            async with session:
+                crowd = Crowd(session, progress, arguments.consumers, arguments.messages, arguments.concurrency)
+                tally = await crowd.run()
     return _Report(
         consumers=arguments.consumers,
+        messages=arguments.messages,
         tally=tally,
         stats=session.stats(),
         total_seconds=time.perf_counter() - started,
