@@ -72,8 +72,6 @@ class Guarded(httpx.AsyncBaseTransport):
                 finally:
                     with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                         await response.aclose()
-        except anyio.BrokenResourceError:
-            return  # the caller has closed the response: nobody wants the rest
         except Exception as error:  # noqa: BLE001 - raised again where the caller waits
             call.error = error
         except anyio.get_cancelled_exc_class():

@@ -12,6 +12,7 @@ import selectors
 import ssl
 from typing import Any
 
+import anyio
 import attrs
 
 from connector_async.errors import Phase, TLSError, TransportError
@@ -26,6 +27,8 @@ Origin = tuple[str, str, int]
 
 # Expired idle connections are closed up to this many seconds late: one look for many.
 _SWEEP_INTERVAL = 1.0
+# Aborted sockets close within a turn or two of the loop; nothing that goes wrong there may hold up who closes us.
+_CLOSE_TIMEOUT = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -369,14 +372,17 @@ class Pool:
         self.deadlines.close()
         if self._alive:
             self._quiet = asyncio.Event()
-            await self._quiet.wait()
+            with anyio.move_on_after(_CLOSE_TIMEOUT):
+                await self._quiet.wait()
 
-    def forget(self) -> None:
-        """The loop is closed: let go of the connections, so that their sockets are freed."""
+    def forget(self) -> bool:
+        """The loop is closed: let go of the connections, so that their sockets are freed. False: there were none."""
+        had_some = bool(self._alive)
         for connection in self._alive:
             connection.forget()
         self._alive.clear()
         self.hosts.clear()
+        return had_some
 
     @staticmethod
     def is_readable(transport: Any) -> bool:

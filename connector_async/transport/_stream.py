@@ -277,8 +277,6 @@ class _Exchange:
 
     def _finish(self, data: bytes) -> None:
         connection = self._connection
-        if connection.rider is not self:
-            return
         connection.rider = None
         connection.served += 1
         is_clean = self._is_all_sent and not self._is_surplus and not connection.is_write_paused

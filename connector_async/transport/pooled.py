@@ -7,6 +7,7 @@ connections. Owns its settings and the pool of the loop it runs in.
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import warnings
 from pathlib import Path
@@ -158,12 +159,14 @@ class PooledTransport(httpx.AsyncBaseTransport):
 
     def _drop(self) -> None:
         """Forget the connections of a loop that is closed: their sockets go with them."""
-        with warnings.catch_warnings():
-            # A closed loop can close nothing properly, and its transports say so when they go.
-            warnings.simplefilter("ignore", ResourceWarning)
-            if self._pool is not None:
-                self._pool.forget()
-            self._pool = self._loop = None
+        pool, self._pool, self._loop = self._pool, None, None
+        if pool is not None and pool.forget():
+            del pool
+            with warnings.catch_warnings():
+                # A closed loop can close nothing properly: its transports refer to themselves, and complain when the
+                # collector finds them. This happens once for each loop that was closed on open connections.
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
 
     # -- the rest of the seam ----------------------------------------------------------------------------------------
 

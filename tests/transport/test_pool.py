@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import socket
+import threading
 import warnings
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from connector_async.transport._connection import Connection
 from connector_async.transport._dial import Address
 from tests.backends import ASYNCIO, UVLOOP, VIRTUAL
 from tests.faults import FaultServer, Peer, answer, well_behaved
-from tests.transport.wire import TARGET, Wire
+from tests.transport.wire import TARGET, Line, Wire
 
 pytestmark = pytest.mark.anyio
 
@@ -395,6 +396,49 @@ async def test_aborting_what_was_just_permitted_to_connect_ends_it_before_it_doe
     await wire.transport.aclose()
 
 
+async def test_aborting_a_waiter_that_was_cancelled_a_moment_ago_changes_nothing() -> None:
+    """Its task has not run yet."""
+    wire = Wire(max_connections=1)
+    first, second = wire.post(), wire.post()
+    await asyncio.sleep(0)
+    second.cancel()
+    wire.transport.abort(TARGET)
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    with pytest.raises(TransportError):
+        await first
+    await wire.transport.aclose()
+
+
+async def test_a_connection_that_is_made_after_its_attempt_was_given_up_is_closed() -> None:
+    """uvloop may tell so late."""
+    wire = Wire()
+    late = Connection(wire.pool, wire.host)
+    late.discard()
+    line = Line(late)
+    late.connection_made(line)
+    assert line.is_aborted
+    await asyncio.sleep(0)
+    await wire.transport.aclose()
+
+
+async def test_hosts_without_connections_are_forgotten() -> None:
+    """A process may talk to many in its life."""
+    async with FaultServer(well_behaved) as a, FaultServer(well_behaved) as b, PooledTransport() as transport:
+        transport.discard(await transport.post(Target(a.base, "/"), _HEADERS, b"", _deadline()))
+        await transport.post(Target(b.base, "/"), _HEADERS, b"", _deadline())
+        assert list(transport.statistics().hosts) == [b.base]
+        transport.discard(Answer(200, (), b""))  # of somebody else: nothing to discard
+
+
+async def test_closing_does_not_wait_for_ever_for_a_socket() -> None:
+    """A second at most, whatever the loop says."""
+    wire = Wire()
+    wire.line.abort = lambda: None  # type: ignore[method-assign]
+    with anyio.fail_after(3):
+        await wire.transport.aclose()
+
+
 async def test_closing_ends_everything_and_leaves_no_socket() -> None:
     """And what comes after it is told so."""
     gate = Gate()
@@ -451,6 +495,37 @@ def test_a_transport_left_open_works_in_the_next_loop() -> None:
         asyncio.run(close())
         gc.collect()
     asyncio.run(close())
+
+
+def test_connections_that_are_open_when_their_loop_is_closed_go_without_a_word() -> None:
+    """Nothing can be closed properly then; the next loop starts afresh."""
+    answered: list[int] = []
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.ExitStack() as connections:
+            for number in range(2):
+                connected = connections.enter_context(listener.accept()[0])
+                while not connected.recv(65_536).endswith(b"\r\n\r\n"):
+                    pass
+                connected.sendall(answer())
+                answered.append(number)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        target = Target(f"http://127.0.0.1:{listener.getsockname()[1]}", "/")
+        transport = PooledTransport()
+
+        async def once() -> int:
+            await transport.post(target, _HEADERS, b"", _deadline())
+            return transport.statistics().connections
+
+        for _ in range(2):
+            assert asyncio.run(once()) == 1
+        thread.join()
+        asyncio.run(transport.aclose())
+        assert transport.statistics().connections == 0
+    assert answered == [0, 1]
 
 
 def test_two_loops_at_a_time_are_told_so() -> None:

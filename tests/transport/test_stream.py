@@ -234,6 +234,35 @@ async def test_a_download_waits_until_the_caller_reads() -> None:
     await wire.transport.aclose()
 
 
+async def test_what_came_before_a_connection_broke_is_read_first() -> None:
+    """Also where reading had been stopped for the caller's sake; then the error."""
+    wire = Wire()
+    request = httpx.Request("GET", TARGET.url)
+    task = asyncio.get_running_loop().create_task(wire.transport.handle_async_request(request))
+    await wire.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n", b"x" * 70_000)
+    response = await task
+    await wire.lose(ConnectionResetError())
+    received = b""
+    with pytest.raises(httpx.ReadError):
+        async for chunk in response.aiter_raw():
+            received += chunk
+    assert len(received) == 70_000
+
+
+async def test_the_first_error_counts() -> None:
+    """What happens to the connection afterwards is its consequence."""
+    wire = Wire()
+    task = wire.request(httpx.Request("GET", TARGET.url))
+    await asyncio.sleep(0)
+    rider = wire.connection.rider
+    assert rider is not None
+    rider.abort("first")
+    rider.abort("second")
+    with pytest.raises(httpx.ReadError, match="first"):
+        await task
+    await wire.transport.aclose()
+
+
 @pytest.mark.parametrize("is_complete", [True, False])
 async def test_a_response_that_is_closed_early_costs_the_connection_unless_it_is_complete(is_complete: bool) -> None:
     """What is still to come would meet the next request."""
@@ -278,7 +307,8 @@ async def test_each_timeout_of_httpx_covers_its_phase(
     timeout: str, fault: str, expected: type[Exception], phase: Phase
 ) -> None:
     """And the exception carries the request and how far it had come."""
-    extensions = {"timeout": {"connect": None, "read": None, "write": None, "pool": None, timeout: 0.05}}
+    # Long enough for the phase before it on a busy machine.
+    extensions = {"timeout": {"connect": None, "read": None, "write": None, "pool": None, timeout: 0.3}}
     content = b"x" * 20_000_000 if fault == "zero window" else b"{}"
     behaviour = BEHAVIOURS.get(fault, well_behaved)
     async with black_hole() as hole, FaultServer(behaviour) as server, PooledTransport() as transport:
