@@ -279,6 +279,7 @@ async def test_refusals_and_unknowns_are_told_apart() -> None:
         assert again.result is not None
         assert [(one.number, one.sequence) for one in again.result.attempts] == [(3, 4)]
         assert again.maybe_duplicate
+        assert (await session.send(Outgoing(conversation, "too often", prior_attempts=10**6))).status is REFUSED
 
 
 async def _refuse(post: Post, words: str) -> Any:
