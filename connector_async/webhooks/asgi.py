@@ -148,7 +148,7 @@ class WebhookApp:
         Returns:
             The status to answer with and a short plain text. Nothing is raised but cancellation.
         """
-        return await self._timed(list(header_pairs(headers)), body, self._clock())
+        return await self._timed(list(header_pairs(headers)), body)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: list[tuple[str | bytes, str | bytes]] = list(scope["headers"])
@@ -167,7 +167,7 @@ class WebhookApp:
         except _NotAccepted as refusal:
             status, text = refusal.status, _TEXTS[refusal.status]
         else:
-            status, text = await self._timed(headers, body, self._clock())
+            status, text = await self._timed(headers, body)
         await _answer(send, status, text)
 
     async def _read(self, headers: list[tuple[str | bytes, str | bytes]], receive: Receive) -> bytes:
@@ -192,9 +192,8 @@ class WebhookApp:
                     return b"".join(chunks)
         raise _NotAccepted(408)
 
-    async def _timed(
-        self, headers: list[tuple[str | bytes, str | bytes]], body: bytes, started: float
-    ) -> tuple[int, bytes]:
+    async def _timed(self, headers: list[tuple[str | bytes, str | bytes]], body: bytes) -> tuple[int, bytes]:
+        started = self._clock()
         account: list[Dispatcher] = []
         try:
             status = await self._take(headers, body, account)
@@ -221,10 +220,10 @@ class WebhookApp:
         account.append(dispatcher)
         if len(body) > self._max_body_bytes:
             raise WebhookBodyTooLarge(f"the body exceeds {self._max_body_bytes} bytes")
-        if not dispatcher.port.app_records():
+        verified = await self._verify(dispatcher, headers, body)
+        if verified is None:
             logger.warning("a delivery is left to the vendor to bring again: the credentials are not known yet")
             return 503
-        verified = await self._verify(dispatcher, headers, body)
         if verified.used_previous_secret:
             dispatcher.port.emit(PreviousSecretNeeded(account_id=verified.account_id, client_id=verified.client_id))
         ack = self._ack or ("stored" if dispatcher.port.store.durable else "queued")
@@ -233,15 +232,20 @@ class WebhookApp:
 
     async def _verify(
         self, dispatcher: Dispatcher, headers: list[tuple[str | bytes, str | bytes]], body: bytes
-    ) -> Verified:
+    ) -> Verified | None:
+        """What was verified; None before the session has any secret."""
+        receiver = dispatcher.receiver
+        if receiver is None:
+            return None
         is_heard = self._refusals.count < _REFUSALS_PER_SECOND or int(self._clock()) != self._refusals.second
         try:
-            return dispatcher.receiver.verify(headers, body, with_diagnosis=is_heard)
+            return receiver.verify(headers, body, with_diagnosis=is_heard)
         except InvalidSignature:
             account_id = dispatcher.port.account_id
             if self._reload_secrets is None or not await self._reload_secrets(account_id):
                 raise
-        return dispatcher.receiver.verify(headers, body, with_diagnosis=is_heard)
+        # The same receiver, with other secrets now.
+        return (dispatcher.receiver or receiver).verify(headers, body, with_diagnosis=is_heard)
 
     def _note_refusal(self, error: WebhookError, account: list[Dispatcher]) -> None:
         reason = error.reason if isinstance(error, InvalidSignature) else str(error)

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import attrs
 
 from connector_async.errors import StoreUnavailable
@@ -74,7 +75,7 @@ class _Job:
         is_retractable: A failure is told to the vendor, whose next delivery must not look like a double.
         turn: How it is handed out.
         result: What came of it; None while it is not handled.
-        done: Set when it left memory, for those who wait.
+        done: Set when it left memory; None while nobody waits for that.
     """
 
     part: Part
@@ -84,7 +85,16 @@ class _Job:
     is_retractable: bool = False
     turn: Turn = attrs.field(factory=Turn)
     result: Result | None = None
-    done: anyio.Event = attrs.field(factory=anyio.Event)
+    done: anyio.Event | None = None
+
+    @classmethod
+    def awaited(cls, part: Part, *, is_retractable: bool = False) -> _Job:
+        """One that somebody will wait for."""
+        return cls(part, is_retractable=is_retractable, done=anyio.Event())
+
+    async def wait(self) -> None:
+        """Wait until it left memory, if it was made for that."""
+        await (self.done.wait() if self.done is not None else anyio.lowlevel.checkpoint())
 
 
 @attrs.define(eq=False)
@@ -126,9 +136,11 @@ class Dispatcher:
         )
 
     @property
-    def receiver(self) -> WebhookReceiver:
-        """Verifies the deliveries of this account with the secrets that the session has now."""
+    def receiver(self) -> WebhookReceiver | None:
+        """Verifies deliveries with the secrets that the session has now; None before it has any."""
         records = tuple(self.port.app_records())
+        if not records:
+            return None
         if self._secrets is None or self._secrets[0] != records:
             receiver = self._secrets[1] if self._secrets is not None else WebhookReceiver(records)
             receiver.replace_secrets(records)
@@ -163,11 +175,11 @@ class Dispatcher:
         For teams that have a queue of their own, and for tests: neither doubles nor order are looked at, but the
         events of one conversation still wait for each other: not to be called by a handler of the same conversation.
         """
-        jobs = [_Job(part) for part in split(notification)]
+        jobs = [_Job.awaited(part) for part in split(notification)]
         for job in jobs:
             self._lanes.put(job.part.conversation_id, job)
         for job in jobs:
-            await job.done.wait()
+            await job.wait()
         failures = [failure for job in jobs if job.result is not None for failure in job.result.failures]
         return Dispatched(events=len(jobs), errors=tuple(failure.error for failure in failures))
 
@@ -221,7 +233,7 @@ class Dispatcher:
                 continue
             if is_waiting:
                 # Before it is put: from then on it may be claimed at any moment.
-                jobs[part.key] = self._in_progress.setdefault(part.key, _Job(part))
+                jobs[part.key] = self._in_progress.setdefault(part.key, _Job.awaited(part))
             admission = await self._store(part, body)
             if admission is Admission.FULL:
                 acceptance = self._refuse(part)
@@ -230,7 +242,7 @@ class Dispatcher:
         try:
             with anyio.move_on_after(self.settings.handled_timeout):
                 for job in jobs.values():
-                    await job.done.wait()
+                    await job.wait()
         finally:
             for key in jobs:
                 self._in_progress.pop(key, None)
@@ -249,10 +261,10 @@ class Dispatcher:
             elif self._is_draining or self._load() >= self.settings.max_queue:
                 acceptance = self._refuse(part)
             else:
-                jobs += self._begin(part.key, _Job(part, is_retractable=True))
+                jobs += self._begin(part.key, _Job.awaited(part, is_retractable=True))
         with anyio.move_on_after(self.settings.handled_timeout):
             for job in jobs:
-                await job.done.wait()
+                await job.wait()
         if acceptance is Acceptance.DONE and not all(_succeeded(job) for job in jobs):
             return Acceptance.FAILED
         return acceptance
@@ -381,7 +393,8 @@ class Dispatcher:
         finally:
             if job.part.key is not None and self._in_progress.get(job.part.key) is job:
                 del self._in_progress[job.part.key]
-            job.done.set()
+            if job.done is not None:
+                job.done.set()
 
     async def _is_first(self, part: Part) -> bool:
         """Whether no worker that shares the store has had it. A store that cannot tell costs a double, not a loss."""
@@ -426,4 +439,4 @@ class Dispatcher:
 
 
 def _succeeded(job: _Job) -> bool:
-    return job.done.is_set() and job.result is not None and not job.result.failures
+    return job.result is not None and not job.result.failures

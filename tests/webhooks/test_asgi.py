@@ -237,7 +237,9 @@ async def test_an_old_secret_in_use_is_told() -> None:
         assert worker.port.emitted_of(PreviousSecretNeeded) == [
             PreviousSecretNeeded(account_id=ACCOUNT, client_id=APP)
         ]
-        assert (ACCOUNT, APP) in worker.dispatcher.receiver.previous_secrets_needed_at
+        receiver = worker.dispatcher.receiver
+        assert receiver is not None
+        assert (ACCOUNT, APP) in receiver.previous_secrets_needed_at
 
 
 async def test_deliveries_before_the_credentials_are_known_come_again(caplog: pytest.LogCaptureFixture) -> None:
