@@ -16,7 +16,7 @@ _TIMED = "import time; begin = time.perf_counter(); import {name}; print(time.pe
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `imports`."""
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--rounds", type=int, default=11)
 
 
 def run(options: argparse.Namespace) -> Result:

@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `scale`."""
     parser.add_argument("--in-flight", type=numbers, default=IN_FLIGHT, help="numbers with commas between")
     parser.add_argument("--consumers", type=numbers, default=CONSUMERS, help="idle consumers: numbers with commas")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.5)
 
 

@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loop", choices=("asyncio", "uvloop", "both"), default="asyncio")
     parser.add_argument("--tls", choices=("off", "on", "both"), default="off")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.3, help="how long each rival sends in each round")
+    parser.add_argument("--seconds", type=float, default=0.25, help="how long each rival sends in each round")
     parser.add_argument("--full", action="store_true", help="slow rivals at every number in flight, in every round")
     parser.add_argument("--plot", metavar="FILE", help="draw cost against messages in flight")
 

@@ -121,6 +121,14 @@ def test_wire_reads_and_writes_every_payload_both_ways() -> None:
     assert all(row["plain_us"] > 0 and row["typed_us"] > 0 and row["ratio"] > 0 for row in rows)
 
 
+def test_webhooks_weighs_both_endpoints() -> None:
+    """Our decision: a handled notification is measured beside an endpoint that only checks the HMAC."""
+    pytest.importorskip("starlette")
+    result = run("webhooks", "--rounds", "1", "--messages", "20", "--conversations", "4")
+    assert all(row["bare"] > 0 and row["ours"] > 0 for row in result["rows"])
+    assert result["targets"][0]["measured"] > 0
+
+
 def test_an_unknown_rival_is_wrong_use() -> None:
     """Exit code 2, as everywhere."""
     command = [sys.executable, "-m", "benchmarks", "send", "--rivals", "nobody"]
