@@ -82,7 +82,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """Watch the tasks of async tests; on trio the nursery sees to it."""
     backend: Any = pyfuncitem.funcargs.get("anyio_backend")
-    if backend is not None and "trio" not in (backend, backend[0]):
+    name = backend[0] if isinstance(backend, tuple) else backend
+    if name == "asyncio":
         _watch_tasks(pyfuncitem)
     return (yield)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.requirements import REQUIREMENTS, shown_in
+from tests.requirements import _ROWS, REQUIREMENTS, shown_in
 
 _TESTS = Path(__file__).parent
 
@@ -37,3 +37,7 @@ def test_claims_are_found_in_marks_and_in_names(tmp_path: Path) -> None:
 
 def test_every_requirement_has_words_and_a_source() -> None:
     assert all(requirement.statement and requirement.source for requirement in REQUIREMENTS.values())
+
+
+def test_no_requirement_is_stated_twice() -> None:
+    assert len(_ROWS) == len(REQUIREMENTS)
