@@ -134,6 +134,7 @@ _ROWS = [
     ("checklist:46", "a survey is held in a dialog of its own", "Examples, post-conversation survey"),
     ("checklist:48", "structured content and quick replies come typed", "Rich messaging"),
     ("checklist:49", "content that is new reaches the handlers as it came", "Webhooks events"),
+    ("loops:core-flow", "open, send, send_many and close run on asyncio, uvloop and trio", "ours"),
     # hygiene of the tests themselves
     ("S1", "a secret shows in no log line, output, error or repr", "ours"),
     ("S2", "no trick in a URL sends a secret to a host that is not the vendor's", "ours"),

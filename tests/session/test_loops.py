@@ -1,0 +1,96 @@
+"""The core flow on every event loop, in process; on asyncio also over sockets and TLS."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from connector_async import ConnectorSession, ContentEvent, OutcomeStatus, Outgoing
+from connector_async.sandbox import Sandbox
+from connector_async.transport import PooledTransport
+from tests.backends import ASYNCIO, EVERY_LOOP, UVLOOP
+
+pytestmark = pytest.mark.anyio
+
+_CONSUMERS, _MESSAGES = 5, 40
+
+
+async def _source() -> AsyncIterator[Outgoing[int]]:
+    for number in range(_MESSAGES):
+        yield Outgoing(f"customer-{number % _CONSUMERS}", f"text {number}", key=number)
+
+
+async def _flow(cloud: Sandbox, session: ConnectorSession) -> None:
+    """Open, send, send many, send for somebody who leaves, close."""
+    with anyio.fail_after(20):
+        conversation = await session.consumer("customer-42").open_conversation(skill_id="77")
+        result = await conversation.send_text("Is my order on its way?")
+        assert (result.sequence, len(result.attempts)) == (0, 1)
+        async with conversation.typing():
+            await conversation.mark_read(cloud.agent.says(conversation.conversation_id, "It is.") or 0)
+        keys: list[int | None] = []
+        async with session.send_many(_source(), concurrency=16) as outcomes:
+            async for outcome in outcomes:
+                assert outcome.status is OutcomeStatus.ACCEPTED
+                keys.append(outcome.key)
+        assert sorted(key for key in keys if key is not None) == list(range(_MESSAGES))
+        for number in range(_CONSUMERS):
+            mine = [key for key in keys if key is not None and key % _CONSUMERS == number]
+            assert mine == sorted(mine)
+        submission = await session.submit(Outgoing(conversation, ContentEvent.text_of("last words"), key="last"))
+        assert (await submission.outcome()).status is OutcomeStatus.ACCEPTED
+        assert await conversation.close() is not None
+    assert session.pending() == ()
+    assert not cloud.ledger.doubled("ms.PublishEvent")
+    assert cloud.ledger.token_calls == 1
+
+
+@pytest.mark.requirement("loops:core-flow")
+@pytest.mark.parametrize("anyio_backend", EVERY_LOOP)
+async def test_the_core_flow_runs_on_every_loop() -> None:
+    """design.md section 4, decision 10: trio too wherever a transport for it exists."""
+    async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session() as session:
+        await _flow(cloud, session)
+
+
+@pytest.mark.parametrize("anyio_backend", EVERY_LOOP)
+async def test_webhooks_come_back_on_every_loop() -> None:
+    """Issue 6, item 4."""
+    async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session() as session:
+        cloud.deliver_to(session.webhook_app())
+        conversation = await session.consumer("customer").open_conversation()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_say, cloud, conversation.conversation_id)
+            incoming = await conversation.wait_for(ContentEvent, timeout=10)
+        assert incoming.text == "hello"
+        cloud.agent.closes(conversation.conversation_id)
+        await conversation.until_closed(timeout=10)
+        await cloud.settle()
+
+
+async def _say(cloud: Sandbox, conversation_id: str) -> None:
+    cloud.agent.says(conversation_id, "hello")
+
+
+@pytest.mark.requirement("loops:core-flow")
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, UVLOOP])
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "tls"])
+async def test_the_core_flow_runs_over_sockets(tls: bool) -> None:
+    """design.md section 5: the pooled transport is the default on asyncio."""
+    async with Sandbox(agent="silent", tls=tls) as cloud:
+        async with cloud.session() as session:
+            await _flow(cloud, session)
+
+
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO])
+async def test_a_transport_of_ones_own_stays_open_and_serves_two_sessions() -> None:
+    """design.md section 2: what you pass you close."""
+    async with Sandbox(agent="silent", tls=True) as cloud:
+        async with PooledTransport(ssl_context=cloud.ssl_context, max_connections=8) as transport:
+            for name in ("first", "second"):
+                async with cloud.session(transport=transport, ssl_context=None) as session:
+                    conversation = await session.consumer(name).open_conversation()
+                    await conversation.send_text("hello")
+                    await conversation.close()
