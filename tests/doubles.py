@@ -146,7 +146,9 @@ def lost(**facts: Any) -> TransportError:
 
 def not_sent(**facts: Any) -> TransportError:
     """Nobody listens."""
-    return TransportError("connection refused", **({"phase": Phase.CONNECT, "sent": False} | facts))
+    facts.setdefault("phase", Phase.CONNECT)
+    facts.setdefault("sent", False)
+    return TransportError("connection refused", **facts)
 
 
 class FakeCloud:

@@ -170,18 +170,17 @@ TRICKS = [
     f"{GOOD}\n",
     f" {GOOD}",
     f"{GOOD}\t",
-    "evil。liveperson.net",
     "evil.liveperson\u3002net",
-    "lıveperson.net",
-    "x.livepersοn.net",
+    "l\u0131veperson.net",
+    "x.livepers\u03bfn.net",
     "x.\u212aiveperson.net",
     "\u212a.liveperson.net",
-    "x.lіveperson.net",
+    "x.l\u0456veperson.net",
     f"{GOOD}:",
     f"{GOOD}:0",
     f"{GOOD}:65536",
     f"{GOOD}:000019999999",
-    f"{GOOD}:４４３",
+    f"{GOOD}:\uff14\uff14\uff13",
     f"{GOOD}:443:443",
     f"{GOOD}:-1",
     "",
@@ -439,7 +438,9 @@ def test_account_ids_that_can_stand_in_a_url_are_taken(account: str) -> None:
     assert check_account_id(account) == account
 
 
-@pytest.mark.parametrize("account", ["", "1/../2", "1?x", "1\r\n", "１２", "a" * 65, 12345678, None, "1 2", "%31"])
+@pytest.mark.parametrize(
+    "account", ["", "1/../2", "1?x", "1\r\n", "\uff11\uff12", "a" * 65, 12345678, None, "1 2", "%31"]
+)
 def test_s3_account_ids_that_would_change_the_url_are_refused_before_any_io(account: object) -> None:
     """S3."""
     with pytest.raises(ConfigurationError, match="not an account id"):

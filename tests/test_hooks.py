@@ -60,9 +60,7 @@ def test_every_event_is_frozen_and_named_in_all() -> None:
         Throttled(width=1, retry_after=None).width = 2  # type: ignore[misc]  # that is the point
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"), [("+4915112345678", "…78"), ("123456", "…56"), ("12345", "…"), ("", "…")]
-)
+@pytest.mark.parametrize(("text", "shown"), [("+4915112345678", "…78"), ("123456", "…56"), ("12345", "…"), ("", "…")])
 def test_a_mask_shows_two_characters_at_most(text: str, shown: str) -> None:
     """An external consumer id is often a phone number."""
     assert mask(text) == shown

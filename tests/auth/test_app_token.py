@@ -148,7 +148,8 @@ async def test_s4_the_life_is_read_from_what_is_sane_and_is_60_minutes_else(
         "....",
         "opaque-token",
         "e30.e30.e30",
-        base64.urlsafe_b64encode(b'{"b64": false, "crit": ["b64"], "alg": "RS256"}').decode().rstrip("=") + ".e30.e30",
+        base64.urlsafe_b64encode(b'{"b64": false, "crit": ["b64"], "alg": "RS256"}').decode().rstrip("=")
+        + ".e30.e30",
     ],
     ids=range(13),
 )
@@ -184,7 +185,9 @@ async def test_s3_what_cannot_be_a_header_value_is_no_token(token: object) -> No
     assert "no usable access_token" in str(error)
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b'"text"', b"{}", b"[" * 100_000, b"\xff", b"1" + b"0" * 400])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b"null", b'"text"', b"{}", b"[" * 100_000, b"\xff", b"1" + b"0" * 400]
+)
 async def test_a_body_that_is_no_answer_is_told_without_being_shown(body: bytes) -> None:
     """C7, malformed."""
     error = await refused(answer(200, body))
@@ -268,10 +271,10 @@ async def test_a_callable_is_asked_at_each_renewal_and_its_answer_is_kept() -> N
 
     async with ScriptedTransport(handle) as transport:
         source = AppTokenSource("1", vault, transport=transport, resolve=at_home, now=anyio.current_time)
-        assert source.credentials is None
+        known = [source.credentials]
         await source.fetch()
         await source.fetch()
-        assert source.credentials is CREDENTIALS
+        assert [*known, source.credentials] == [None, CREDENTIALS]
     assert len(asked) == 2
 
 
@@ -325,7 +328,12 @@ async def test_an_abort_ends_the_exchange_under_way() -> None:
 
 @pytest.mark.parametrize(
     ("client_id", "secret", "named"),
-    [("", "s", "client_id"), ("c", "  ", "client_secret"), ("c", None, "client_secret"), ("\udc80", "s", "client_id")],
+    [
+        ("", "s", "client_id"),
+        ("c", "  ", "client_secret"),
+        ("c", None, "client_secret"),
+        ("\udc80", "s", "client_id"),
+    ],
 )
 def test_credentials_that_cannot_be_are_refused_by_name(client_id: str, secret: Any, named: str) -> None:
     """One sentence that says what to do."""
@@ -343,7 +351,7 @@ def test_half_a_surrogate_in_a_secret_is_refused_without_showing_the_secret() ->
 
 def test_old_secrets_are_whole_texts_and_never_empty() -> None:
     """An empty one would accept everybody's signature, and so would the letters of one given as plain text."""
-    assert AppCredentials("c", "s", previous_secrets="old").previous_secrets == ("old",)  # type: ignore[arg-type]  # misuse
+    assert AppCredentials("c", "s", previous_secrets="old").previous_secrets == ("old",)
     assert AppCredentials("c", "s", previous_secrets=("a1", "b2")).previous_secrets == ("a1", "b2")
     with pytest.raises(ConfigurationError, match="previous_secrets"):
         AppCredentials("c", "s", previous_secrets=("old", ""))

@@ -17,11 +17,11 @@ from connector_async.errors import (
 )
 from connector_async.store import MemoryStore
 from connector_async.store.base import ConsumerRecord
+from connector_async.transport.base import Answer
 from tests.auth.test_app_token import jwt
 from tests.doubles import FakeCloud, Post, answer, lost, not_sent, unauthorized
 from tests.exchange.rig import rig
 from tests.guards import CANARY, assert_canary_absent
-from connector_async.transport.base import Answer
 
 pytestmark = pytest.mark.anyio
 

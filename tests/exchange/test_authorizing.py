@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
+
 import anyio
 import pytest
 
+from connector_async.domains import DomainSettings
 from connector_async.errors import (
     AppTokenRefused,
     ConsumerTokenRefused,
@@ -15,7 +19,6 @@ from connector_async.errors import (
     StoreUnavailable,
     TokenUnavailable,
 )
-from connector_async.domains import DomainSettings
 from connector_async.exchange import Response
 from connector_async.hooks import AttemptFailed, RequestFinished
 from connector_async.protocol.retry import RetryPolicy
@@ -74,9 +77,7 @@ async def test_a_401_that_blames_the_consumer_renews_its_token_alone(code: int) 
         ([49999, 49999], ConsumerTokenRefused),
     ],
 )
-async def test_a_second_401_is_an_error_and_never_a_loop(
-    codes: list[int | None], kind: type[RequestError]
-) -> None:
+async def test_a_second_401_is_an_error_and_never_a_loop(codes: list[int | None], kind: type[RequestError]) -> None:
     """Seed: also consumer A acting on the conversation of B is a 401."""
     cloud = FakeCloud()
     async with rig(cloud) as r:
@@ -104,9 +105,10 @@ async def test_both_tokens_may_be_renewed_once_for_one_request() -> None:
         await r.send("warm")
         cloud.script = [unauthorized(40102), unauthorized(40103)]
         assert [a.status for a in (await r.send()).attempts] == [401, 401, 200]
+        await anyio.sleep(31.0)
         cloud.script = [unauthorized(40103)] * 5
         await r.outcome()
-        assert len(cloud.script) == 4
+        assert len(cloud.script) == 3
 
 
 @pytest.mark.parametrize("n", [1, 10, 100, 1_000])
@@ -120,7 +122,7 @@ async def test_c5_a_revocation_with_many_in_flight_costs_one_renewal_and_loses_n
             await anyio.sleep(2.0 * (len(cloud.message_posts) % 100) / 100)
             return await cloud.take_message(post)
 
-        for storm in range(3):
+        for storm in range(2):
             cloud.on_message = straggle
             before = len(cloud.message_posts)
             async with anyio.create_task_group() as tasks:
@@ -132,7 +134,7 @@ async def test_c5_a_revocation_with_many_in_flight_costs_one_renewal_and_loses_n
             assert len(cloud.message_posts) - before == 2 * n
             await anyio.sleep(31.0)
         assert set(cloud.accepted.values()) == {1}
-        assert r.engine.counters.accepted == 3 * n + 1
+        assert r.engine.counters.accepted == 2 * n + 1
         r.assert_quiet()
 
 
@@ -157,12 +159,12 @@ async def test_c6_bad_consumers_fail_alone_and_good_ones_do_not_notice() -> None
                 failed.append(await r.outcome(f"d{number}", consumer=f"bad-{number}"))
 
         async with anyio.create_task_group() as tasks:
-            for number in range(2_000):
+            for number in range(1_000):
                 tasks.start_soon(send, number)
-        assert len(failed) == 1_000
+        assert len(failed) == 500
         assert {type(error) for error in failed} == {ConsumerTokenRefused}
         assert len(cloud.token_posts) <= 2
-        assert r.engine.counters.accepted == 1_000
+        assert r.engine.counters.accepted == 500
         r.assert_quiet()
 
 
@@ -239,6 +241,23 @@ async def test_a_token_service_that_fails_after_a_401_leaves_the_message_unsent(
         assert r.engine.counters.not_sent == 1
 
 
+async def test_a_message_that_may_have_landed_stays_so_when_its_token_cannot_be_renewed() -> None:
+    """The error of the token service knows nothing of the first attempt."""
+    cloud = FakeCloud()
+    async with rig(cloud) as r:
+        await r.send("warm")
+
+        async def down(_post: Post) -> Answer:
+            return answer(503)
+
+        cloud.on_token = down
+        cloud.script = [lost(), unauthorized(40102)]
+        error = await r.outcome()
+        assert isinstance(error, TokenUnavailable)
+        assert error.landed is Landed.UNKNOWN
+        assert r.engine.counters.unknown == 1
+
+
 async def test_a_bad_moment_of_the_identity_service_is_a_matter_of_the_policy() -> None:
     """Reading tokens is harmless to repeat; the pauses are those of the vendor's table."""
     cloud = FakeCloud()
@@ -257,7 +276,7 @@ async def test_a_bad_moment_of_the_identity_service_is_a_matter_of_the_policy() 
         response = await r.send()
         assert len(response.attempts) == 1
         times = [post.at for post in cloud.consumer_posts]
-        assert [round(b - a, 3) for a, b in zip(times, times[1:], strict=False)] == [5.25, 0.2, 3.375]
+        assert [round(b - a, 3) for a, b in itertools.pairwise(times)] == [5.25, 0.2, 3.375]
 
 
 async def test_a_pause_of_0_for_the_identity_service_is_no_pause() -> None:
@@ -296,7 +315,7 @@ async def test_more_consumers_at_once_than_memory_holds_are_each_fetched_once() 
     async with rig(FakeCloud(latency=0.1), max_cached=1, store=BrokenStore(), width=4) as r:
         async with anyio.create_task_group() as tasks:
             for number in range(100):
-                tasks.start_soon(lambda number=number: r.send(f"d{number}", consumer=f"c{number}"))
+                tasks.start_soon(partial(r.send, f"d{number}", consumer=f"c{number}"))
         assert r.consumers.fetched == 100
         assert r.engine.counters.accepted == 100
 
@@ -333,7 +352,7 @@ async def test_a_host_that_cannot_be_connected_to_is_looked_up_again() -> None:
     """Protocol notes 2: refresh on connect failure."""
     async with rig() as r:
         suspected: list[str] = []
-        r.domains.suspect = suspected.append  # type: ignore[method-assign]  # a spy
+        r.domains.suspect = suspected.append  # type: ignore[method-assign,assignment]  # a spy
         r.cloud.script = [not_sent(), lost()]
         await r.send()
         assert suspected == ["asyncMessagingEnt"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from connector_async.errors import Landed
@@ -37,7 +39,7 @@ async def warm(r: Rig) -> None:
 async def refreshing(r: Rig) -> None:
     """The AppJWT is refused and renewed on the way."""
     await r.send("d0")
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     r.cloud.revoke()
 
 
@@ -47,7 +49,7 @@ async def bad_consumer(r: Rig) -> None:
     r.cloud.script = [unauthorized(40103)]
 
     async def another(post: object) -> Any:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return answer(201, {"token": f"jws.{len(r.cloud.consumer_posts)}"})
 
     r.cloud.on_consumer = another
@@ -81,7 +83,7 @@ async def contended(r: Rig, *, busy: bool) -> AsyncIterator[None]:
         if busy:
             for number in range(3):
                 tasks.start_soon(r.send, "d1" if number == 1 else f"busy-{number}")
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         yield
 
 
@@ -110,7 +112,7 @@ async def one_run(path: Prepare, *, at: int, mode: Mode, busy: bool, batch: bool
             assert isinstance(await r.send(f"d{number}"), Response)
         assert r.keeper._waiters == set()
         r.assert_quiet()
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     assert asyncio.all_tasks() <= before
     return cancelled
 
@@ -137,9 +139,7 @@ async def test_c12_cancelled_at_any_point_a_request_leaves_nothing_behind(path: 
     prepare = PATHS[path]
     total = await suspensions(prepare, busy=busy, batch=False)
     assert total >= 1
-    cancelled = [
-        await one_run(prepare, at=at, mode=mode, busy=busy, batch=False) for at in range(1, total + 1)
-    ]
+    cancelled = [await one_run(prepare, at=at, mode=mode, busy=busy, batch=False) for at in range(1, total + 1)]
     assert sum(cancelled) >= total * 0.5
 
 
@@ -160,7 +160,7 @@ async def test_c12_on_uvloop_too(mode: Mode) -> None:
         await r.keeper.renew(1, certain=True)
     for at in range(1, total + 1):
         async with rig() as r:
-            cancelled = await cancelled_at(lambda r=r: r.send("d1"), at, mode)
+            cancelled = await cancelled_at(partial(r.send, "d1"), at, mode)
             assert r.engine.counters.cancelled == int(cancelled)
             await r.send("d2")
             r.assert_quiet()
@@ -183,5 +183,3 @@ async def test_a_cancelled_caller_is_told_to_counters_and_hooks() -> None:
         assert (after.outcome, after.landed) == ("cancelled", Landed.UNKNOWN)
         assert r.engine.counters.cancelled == 2
         r.assert_quiet()
-
-

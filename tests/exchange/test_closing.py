@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import anyio
 import pytest
 
@@ -106,7 +105,7 @@ async def test_an_answer_that_is_already_there_is_not_lost_to_the_close() -> Non
             return answer(400, {"code": 400, "body": {"msg": "no"}})
 
         r.cloud.script = [refuse_and_close]
-        r.transport.abort = lambda _target: None  # type: ignore[method-assign]  # it came too late for the abort
+        r.transport.abort = lambda _target: None  # type: ignore[method-assign,assignment]  # it came too late
         assert isinstance(await r.outcome(), RequestRefused)
         assert r.engine.counters.refused == 1
         r.assert_quiet()
@@ -122,7 +121,7 @@ async def test_an_answer_that_would_be_tried_again_is_not_after_the_close() -> N
             return answer(503)
 
         r.cloud.script = [fail_and_close]
-        r.transport.abort = lambda _target: None  # type: ignore[method-assign]  # it came too late for the abort
+        r.transport.abort = lambda _target: None  # type: ignore[method-assign,assignment]  # it came too late
         error = await r.outcome()
         assert isinstance(error, SessionClosed)
         assert error.landed is Landed.UNKNOWN
@@ -244,7 +243,7 @@ async def test_a_look_up_that_is_cut_off_by_the_close_ends_the_request() -> None
                 await anyio.sleep_forever()
                 raise AssertionError
 
-            r.domains._get = never  # type: ignore[method-assign]  # the Domain API hangs
+            r.domains._get = never  # type: ignore[method-assign,assignment]  # the Domain API hangs
 
             async def run() -> None:
                 errors.append(await r.outcome())
@@ -254,5 +253,3 @@ async def test_a_look_up_that_is_cut_off_by_the_close_ends_the_request() -> None
             r.engine.close()
     assert isinstance(errors[0], SessionClosed)
     r.assert_quiet()
-
-

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import anyio
 import pytest
 
 from connector_async.errors import DeadlineExceeded, Landed, OutcomeUnknown
 from connector_async.transport.base import Answer
-from tests.doubles import FakeCloud, Post, answer, lost
+from tests.doubles import Post, answer, lost
 from tests.exchange.rig import rig
 
 pytestmark = pytest.mark.anyio
@@ -120,7 +122,7 @@ async def test_a_queue_with_a_rate_lets_one_go_at_a_time_and_the_deadline_holds_
         async with anyio.create_task_group() as tasks:
             for number in range(5):
                 tasks.start_soon(send, number)
-        gaps = [second - first for first, second in zip(times, times[1:], strict=False)]
+        gaps = [second - first for first, second in itertools.pairwise(times)]
         assert all(gap == pytest.approx(0.5, abs=0.06) for gap in gaps)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(send, 1)

@@ -261,7 +261,9 @@ def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
         assert desk.problem(call, answer(429, b"", {"Retry-After": value})).failure.retry_after == seconds
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b'{"code":"OK"', b"[1]", b"{}", b"NaN", b'{"code":"OK","code":"OK"}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b'{"code":"OK"', b"[1]", b"{}", b"NaN", b'{"code":"OK","code":"OK"}']
+)
 def test_an_ok_that_cannot_be_read_is_an_unknown_outcome_and_is_not_sent_again(body: bytes) -> None:
     """Most likely it was one, but nothing says that it was ours."""
     call = call_of("m-1")
@@ -297,13 +299,17 @@ def test_no_code_is_ok_by_the_status() -> None:
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["code", "body", "reqId", "x"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["code", "body", "reqId", "x"]), inner)
+    ),
     max_leaves=12,
 )
 
 
 @given(payload=_json, status=st.sampled_from([200, 201, 400, 401, 404, 429, 500]), batch=st.booleans())
-def test_c15_no_answer_breaks_the_reader_or_reaches_another_request(payload: object, status: int, batch: bool) -> None:
+def test_c15_no_answer_breaks_the_reader_or_reaches_another_request(
+    payload: object, status: int, batch: bool
+) -> None:
     """C15, C17: any JSON; what is taken names us."""
     call = call_of(*(["p-1", "c-1"] if batch else ["p-1"]), batch=batch)
     outcome = Desk(call).reader.read(call, answer(status, payload))
@@ -319,15 +325,15 @@ def test_c17_no_bytes_break_the_reader(raw: bytes) -> None:
     assert isinstance(Desk(call).reader.read(call, answer(200, raw)), Problem)
 
 
-def test_c15_a_hundred_thousand_shuffled_answers_reach_nobody_else() -> None:
+def test_c15_of_many_thousand_shuffled_answers_none_reaches_another() -> None:
     """C15: each exchange carries one id; whatever comes back, only that id is ever taken."""
     mine = call_of("m-1")
     desk = Desk(mine, *[call_of(f"o-{number}") for number in range(100)])
     replies = [(f"o-{n}", answer(200, good(f"o-{n}"))) for n in range(100)] + [("m-1", answer(200, good("m-1")))]
     taken = 0
-    for turn in range(100_000):
+    for turn in range(20_000):
         named, reply = replies[turn % len(replies)]
         outcome = desk.reader.read(mine, reply)
         assert isinstance(outcome, Problem) is (named != "m-1")
         taken += not isinstance(outcome, Problem)
-    assert taken + len(desk.orphans) == 100_000
+    assert taken + len(desk.orphans) == 20_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import anyio
@@ -24,7 +25,9 @@ pytestmark = pytest.mark.anyio
     header=st.sampled_from([None, "0", "1", "3", "30", "1000000000", "-4", "soon", "Tue, 14 Nov 2023 22:13:30 GMT"]),
     jitter=st.floats(0.0, 1.0),
 )
-async def test_c9_after_a_429_the_pause_is_what_was_asked_for_and_never_less(header: str | None, jitter: float) -> None:
+async def test_c9_after_a_429_the_pause_is_what_was_asked_for_and_never_less(
+    header: str | None, jitter: float
+) -> None:
     """C9: within [RA, RA + 25 %], absent at least 1 s, at most 120 s."""
     asked = {"0": 0.0, "1": 1.0, "3": 3.0, "30": 30.0, "1000000000": math.inf, None: None}.get(header)
     if header is not None and header.startswith("Tue"):
@@ -52,7 +55,7 @@ async def test_c9_the_width_falls_to_seven_tenths_at_most_once_a_second_and_reco
             assert 69 <= r.engine.lanes.width <= 71
         assert r.engine.counters.throttled == 50
         assert {event.width for event in r.told(Throttled)[:1]} == {70}
-        for number in range(4_000):
+        for number in range(2_700):
             await r.send(f"d{number % 50}")
         assert r.engine.lanes.width == 100
         r.assert_quiet()
@@ -93,7 +96,7 @@ async def test_c11_the_vendors_pauses_after_a_5xx(jitter: float) -> None:
         cloud.script = [answer(500)] * 6
         response = await r.send()
         times = [post.at for post in cloud.message_posts[1:]]
-        gaps = [second - first for first, second in zip(times, times[1:], strict=False)]
+        gaps = [second - first for first, second in itertools.pairwise(times)]
         for gap, wanted in zip(gaps, (5, 10, 15, 120, 240, 480), strict=True):
             assert wanted - 1e-6 <= gap <= wanted * 1.1 + 1e-6
         assert [a.sequence for a in response.attempts] == [0, 2, 4, 8, 16, 32, 64]
@@ -135,14 +138,14 @@ async def test_c10_an_outage_makes_few_more_calls_than_there_are_requests_and_re
         started = anyio.current_time()
         before = len(cloud.message_posts)
         async with anyio.create_task_group() as tasks:
-            for number in range(9_000):
+            for number in range(4_500):
                 tasks.start_soon(send, number)
-                down = 1.0 <= anyio.current_time() - started < 7.0
+                down = 1.0 <= anyio.current_time() - started < 3.5
                 await anyio.sleep(0.001)
         attempts = len(cloud.message_posts) - before
-        assert attempts <= 1.10 * 9_000
-        recovered = min(at for at, accepted in ended if accepted and at - started > 7.0)
-        assert recovered - started < 7.0 + 1.0
-        retries_of_the_empty_budget = attempts - 9_000
+        assert attempts <= 1.10 * 4_500
+        recovered = min(at for at, accepted in ended if accepted and at - started > 3.5)
+        assert recovered - started < 3.5 + 1.0
+        retries_of_the_empty_budget = attempts - 4_500
         assert retries_of_the_empty_budget <= 36 + 500 / 14 + 70
         r.assert_quiet()
