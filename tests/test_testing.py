@@ -56,6 +56,26 @@ async def test_handlers_are_tested_by_dispatching(cloud: Sandbox) -> None:
         assert session.stats().accepted == 2
 
 
+async def test_an_old_feed_without_roles_still_reaches_the_handlers(cloud: Sandbox) -> None:
+    """protocol.md 12, 17: older feeds lack `originatorMetadata` and `conversationId`."""
+    from connector_async.wire import parse_notification
+
+    async with cloud.session(router=router) as session:
+        conversation = await session.consumer("shopper").ensure_conversation()
+        change = {
+            "sequence": 0,
+            "originatorId": "agent",
+            "event": {"type": "ContentEvent", "contentType": "text/plain", "message": "hi"},
+            "dialogId": conversation.dialog_id,
+        }
+        notification = parse_notification(
+            {"kind": "notification", "type": "ms.MessagingEventNotification", "body": {"changes": [change]}}
+        )
+        assert not isinstance(notification, list)
+        await session.dispatch(notification)
+        assert session.stats().accepted == 2  # the opening, and the handler's reply
+
+
 async def test_the_clock_moves_by_hand(cloud: Sandbox, clock: ManualClock) -> None:
     """Issue 6, item 6."""
     async with cloud.session() as session:

@@ -76,6 +76,10 @@ class WebhookPort:
         """The handle of a conversation of ours; the consumer's id tells where its own is not known yet."""
         conversation = await self._session.find_conversation(conversation_id)
         if conversation is not None:
+            if lp_consumer_id is None:
+                # Old feeds name no roles: then the cloud's id of our consumer is what tells an echo.
+                known = await self._store.get_consumer(self.account_id, conversation.consumer.ext_consumer_id)
+                lp_consumer_id = None if known is None else known.lp_consumer_id
             return self._found(conversation, lp_consumer_id)
         if lp_consumer_id is None:
             return None
