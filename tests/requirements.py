@@ -75,6 +75,7 @@ _ROWS = [
     ("retry:sequence", "our counter of sends is 0, 2, 4, 8 …", "Overview, Responses"),
     # rows of the fault tables
     ("C7", "an outage of the token service is not noticed while the old token holds, and told at once after", "ours"),
+    ("C8", "no wall clock, however wrong, moves a renewal", "ours"),
     ("C9", "Retry-After is honoured, capped, never undercut", "ours"),
     ("C10", "a bad day is not made worse", "ours"),
     ("C11", "the vendor's pauses", "ours"),

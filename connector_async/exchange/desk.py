@@ -36,8 +36,6 @@ from connector_async.wire import (
 __all__ = ["ClientPropertiesHeader", "Desk"]
 
 R = TypeVar("R")
-
-_MOST_PRIOR_ATTEMPTS = 1_000  # our counter doubles with each
 Metadata = Iterable[MetadataItem | Mapping[str, object]]
 
 
@@ -130,8 +128,6 @@ class Desk:
             ValueError: `prior_attempts` is negative, or more than anybody sends.
             RequestError, LocalProtocolError, Superseded: As `Engine.run`.
         """
-        if not 0 <= prior_attempts <= _MOST_PRIOR_ATTEMPTS:
-            raise ValueError(f"prior_attempts is 0 to {_MOST_PRIOR_ATTEMPTS}, not {prior_attempts}")
         request: Request[RequestBody[R]] = Request(
             id=request_id or self.next_id(), body=body, metadata=metadata, encoded_metadata=encoded_metadata
         )
