@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from os import PathLike
@@ -32,6 +34,24 @@ _MAGIC = (
     (b"GIF87a", FileType.GIF),
     (b"GIF89a", FileType.GIF),
 )
+
+_SIGNATURE = re.compile(r"(temp_url_sig=)[^&\s]+")
+
+
+class _HideSignatures(logging.Filter):
+    """httpx logs URLs at INFO, and whoever has a storage URL may use it while it lives."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let everything pass, without the signature."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                _SIGNATURE.sub(r"\1…", str(argument)) if isinstance(argument, httpx.URL) else argument
+                for argument in record.args
+            )
+        return True
+
+
+logging.getLogger("httpx").addFilter(_HideSignatures())
 
 AskUrl = Callable[[GenerateURLForUploadFile | GenerateURLForDownloadFile], Awaitable[TransferUrl]]
 

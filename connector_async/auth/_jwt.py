@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, TypeGuard
 
-import jwt
-
-__all__ = ["is_token", "read_claims"]
+__all__ = ["is_token", "load", "read_claims"]
 
 _MAX_TOKEN = 16_384
 # Base64url parts and dots. A token becomes a header value: nothing else may get in there.
@@ -22,6 +20,11 @@ _UNVERIFIED = {
 }
 
 
+def load() -> None:
+    """Import PyJWT, and cryptography with it, when a session is built: neither importers nor a loop wait for it."""
+    import jwt  # noqa: F401
+
+
 def is_token(value: object) -> TypeGuard[str]:
     """Whether it can be sent as a token: text of a sane length, in the characters of one."""
     return isinstance(value, str) and len(value) <= _MAX_TOKEN and _TOKEN.fullmatch(value) is not None
@@ -29,6 +32,8 @@ def is_token(value: object) -> TypeGuard[str]:
 
 def read_claims(token: str) -> dict[str, Any]:
     """The claims, unverified; empty if the token cannot be read, which is no error: it may be opaque."""
+    import jwt
+
     try:
         return dict(jwt.decode(token, options=_UNVERIFIED))  # type: ignore[arg-type]  # plain dict of options
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError, RecursionError):

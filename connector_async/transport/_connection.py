@@ -51,7 +51,10 @@ class Rider(Protocol):
     def abort(self, reason: str) -> None: ...
 
 
-class Connection(asyncio.Protocol):
+_READ_BYTES = 65_536
+
+
+class Connection(asyncio.BufferedProtocol):
     """A protocol for asyncio, a set of callbacks for httptools, and one exchange at a time.
 
     At any time it is idle (in `host.idle`), in use (`_future` or `rider` set), or discarded.
@@ -74,6 +77,7 @@ class Connection(asyncio.Protocol):
         "_tail",
         "_too_much",
         "_transport",
+        "_view",
         "expires_at",
         "future",
         "host",
@@ -90,6 +94,7 @@ class Connection(asyncio.Protocol):
         self._pool = pool
         self._loop = pool.loop
         self._buckets = pool.deadlines.buckets
+        self._view = pool.view
         self.host = host
         self._transport: Any = None  # asyncio.Transport; the TLS one is not a subclass of it
         self._parser = httptools.HttpResponseParser(self)
@@ -175,7 +180,6 @@ class Connection(asyncio.Protocol):
         self._bucket.discard(self)
         self.served += 1
         raw, body = self._raw, self._body
-        # Not kept a moment longer: asyncio reads into 256 KB and shrinks, and shreds of that size tear the heap.
         self._raw = self._body = b""
         start = _end_of_heads(raw, self._interim) if self._interim else 0
         end = raw.find(b"\r\n\r\n", start)
@@ -251,6 +255,18 @@ class Connection(asyncio.Protocol):
         # TLS compares differently: zero would never resume.
         high = 0 if transport.get_extra_info("ssl_object") is None else 1
         self._transport.set_write_buffer_limits(high=high, low=0)
+        if hasattr(transport, "max_size"):
+            # asyncio reads into a fresh buffer of this size each time; its own 256 KiB may go back to the system
+            # after every read, which costs more than the message.
+            setattr(transport, "max_size", _READ_BYTES)  # noqa: B010 - not declared by typeshed
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Where to read to: one buffer for all, for it is emptied in the same turn."""
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes were read."""
+        self.data_received(self._view[:nbytes].tobytes())
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""

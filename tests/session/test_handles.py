@@ -59,8 +59,8 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 100
 
 @asynccontextmanager
 async def connected(**options: Any) -> AsyncIterator[tuple[Sandbox, ConnectorSession]]:
-    sandbox_options = {"agent": "silent"} | options.pop("sandbox", {})
-    async with Sandbox(in_process=True, **sandbox_options) as cloud, cloud.session(**options) as session:
+    sandbox_options = {"agent": "silent", "in_process": True} | options.pop("sandbox", {})
+    async with Sandbox(**sandbox_options) as cloud, cloud.session(**options) as session:
         yield cloud, session
 
 
@@ -300,7 +300,7 @@ async def test_closing_what_the_agent_has_closed_is_no_error() -> None:
 
 @pytest.mark.requirement("files:send")
 @pytest.mark.parametrize("anyio_backend", [ASYNCIO])  # a file is read in a thread, for which no virtual clock waits
-async def test_a_file_goes_through_the_storage_and_back(tmp_path: Path) -> None:
+async def test_a_file_goes_through_the_storage_and_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """protocol.md 6.7."""
     path = tmp_path / "logo.png"
     path.write_bytes(PNG)
@@ -309,7 +309,7 @@ async def test_a_file_goes_through_the_storage_and_back(tmp_path: Path) -> None:
         yield PNG[:50]
         yield PNG[50:]
 
-    async with connected() as (cloud, session):
+    async with connected(sandbox={"in_process": False}) as (cloud, session):
         conversation = await session.consumer("customer").open_conversation()
         for source in (PNG, path, str(path), stream()):
             await conversation.send_file(source, caption="receipt")
@@ -326,6 +326,8 @@ async def test_a_file_goes_through_the_storage_and_back(tmp_path: Path) -> None:
         for wrong, named in ((b"", "3 MB"), (b"x" * 4_000_000, "3 MB"), (b"text", "PNG")):
             with pytest.raises(ValueError, match=named):
                 await conversation.send_file(wrong)
+    assert "temp_url_expires" in caplog.text
+    assert "temp_url_sig=…" in caplog.text
 
 
 def _last_file(cloud: Sandbox, conversation: Conversation) -> str:
