@@ -1,0 +1,419 @@
+"""Corners of the session: vaults, adopted conversations, the small server, storages and stores that fail."""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import json
+import socket
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx
+import pytest
+
+from connector_async import (
+    AcceptStatus,
+    AppCredentials,
+    ConfigurationError,
+    ConnectorSession,
+    ContentEvent,
+    ConversationClosed,
+    DeadlineExceeded,
+    Incoming,
+    MemoryStore,
+    NotSent,
+    OutcomeStatus,
+    OutcomeUnknown,
+    Outgoing,
+    RetryPolicy,
+    Router,
+    SessionClosed,
+)
+from connector_async._files import FileDownload
+from connector_async._receipts import ReceiptBook
+from connector_async.sandbox import Latency, Reset, Sandbox
+from connector_async.store import ConversationRecord
+from connector_async.transport import PooledTransport
+from connector_async.webhooks import Unclaimed
+from tests.backends import ASYNCIO
+from tests.session.rig import FakeCloud, session_over
+
+pytestmark = pytest.mark.anyio
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 100
+
+
+# Credentials and webhooks
+
+
+async def test_deliveries_are_verified_before_the_first_send_where_a_callable_gives_the_secret() -> None:
+    """design.md section 2: credentials may be an async callable."""
+    heard: list[str] = []
+    router = Router()
+
+    @router.on(ContentEvent)
+    async def listen(incoming: Incoming[ContentEvent]) -> None:
+        heard.append(incoming.text)
+
+    store = MemoryStore()
+    async with Sandbox(in_process=True, agent="silent") as cloud:
+        async with cloud.session(store=store) as session:
+            conversation = await session.consumer("customer").open_conversation()
+
+        async def vault() -> AppCredentials:
+            return cloud.credentials
+
+        transport = httpx.ASGITransport(cloud.app)
+        session = ConnectorSession(
+            cloud.account_id, vault, domains=cloud.url, transport=transport, store=store, router=router
+        )
+        app = session.webhook_app()
+        async with session:
+            await anyio.sleep(1)
+            cloud.deliver_to(app)
+            cloud.agent.says(conversation.conversation_id, "hello")
+            await cloud.settle()
+            assert await session.reload_credentials() is False
+    assert heard == ["hello"]
+
+
+async def test_a_vault_that_fails_costs_a_warning_and_no_session(caplog: pytest.LogCaptureFixture) -> None:
+    """Webhooks cannot be verified before it has answered once."""
+
+    async def vault() -> AppCredentials:
+        raise OSError("sealed")
+
+    session = ConnectorSession("12345678", vault, domains={"sentinel": "http://127.0.0.1:9"})
+    app = session.webhook_app()
+    async with session:
+        await anyio.sleep(1)
+        status, _ = await app.handle({}, b"{}")
+        assert status >= 400
+    assert "cannot be verified yet" in caplog.text
+
+
+async def test_a_conversation_that_a_handler_claims_is_adopted() -> None:
+    """protocol.md 9.2: deliveries cover conversations that this connector did not open."""
+    heard: list[tuple[str, str]] = []
+    router = Router()
+
+    @router.on_unclaimed
+    async def whose(unclaimed: Unclaimed) -> str:
+        return "walk-in"
+
+    @router.on(ContentEvent)
+    async def listen(incoming: Incoming[ContentEvent]) -> None:
+        heard.append((incoming.consumer.ext_consumer_id, incoming.text))
+
+    async with Sandbox(in_process=True, agent="silent") as cloud:
+        async with cloud.session() as elsewhere:
+            conversation = await elsewhere.consumer("walk-in").open_conversation()
+        async with cloud.session(router=router) as session:
+            cloud.deliver_to(session.webhook_app())
+            cloud.agent.says(conversation.conversation_id, "hello")
+            await cloud.settle()
+            found = await session.find_conversation(conversation.conversation_id)
+            assert found is not None
+            await found.send_text("here I am")
+            assert await session.consumer("walk-in").ensure_conversation() is found
+            await cloud.settle()
+    assert heard == [("walk-in", "hello")]
+
+
+async def test_a_conversation_found_once_is_found_again_without_the_store() -> None:
+    """One handle for all who hold it."""
+    store = _Counting()
+    await store.put_conversation(
+        ConversationRecord(account_id="12345678", conversation_id="c-1", ext_consumer_id="customer", opened_at=1.0)
+    )
+    async with session_over(FakeCloud(), store=store) as session:
+        first = await session.find_conversation("c-1")
+        assert first is not None
+        assert await session.find_conversation("c-1") is first
+        assert store.asked == 1
+
+
+class _Counting(MemoryStore):
+    asked = 0
+
+    async def get_conversation(self, account_id: str, conversation_id: str) -> ConversationRecord | None:
+        self.asked += 1
+        return await super().get_conversation(account_id, conversation_id)
+
+
+# The small server
+
+
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO])
+async def test_the_webhook_app_is_served_at_one_exact_path() -> None:
+    """design.md section 2: serve. A redirect would count as a failed delivery."""
+    async with Sandbox(agent="silent") as cloud, cloud.session() as session:
+        async with session.serve(port=0, path="/hook") as url, httpx.AsyncClient() as client:
+            cloud.deliver_to_url(url)
+            conversation = await session.consumer("customer").open_conversation()
+            cloud.agent.closes(conversation.conversation_id)
+            await conversation.until_closed(timeout=5)
+            assert (await client.post(f"{url}/", content=b"{}")).status_code == 404
+            assert (await client.post(url, content=b"{}")).status_code >= 400
+            await cloud.settle()
+        with pytest.raises(KeyError, match="mine"):
+            async with session.serve(port=0):
+                raise KeyError("mine")
+
+
+async def test_a_port_in_use_is_told_in_one_sentence() -> None:
+    """A clear error."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with session_over(FakeCloud()) as session:
+            with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1:{port}"):
+                async with session.serve(port=port):
+                    raise AssertionError("it must not be entered")
+
+
+async def test_a_missing_server_is_told_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extras are named."""
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    async with session_over(FakeCloud()) as session:
+        with pytest.raises(ConfigurationError, match=r"connector-async\[sandbox\]"):
+            async with session.serve(port=0):
+                raise AssertionError("it must not be entered")
+
+
+def test_the_testing_plugin_names_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extras are named."""
+    module = importlib.import_module("connector_async.testing")
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name == "connector_async.sandbox":
+            raise ImportError("no starlette", name="starlette")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigurationError, match="needs starlette"):
+        importlib.reload(module)
+    monkeypatch.undo()
+    importlib.reload(module)
+    clock = module.ManualClock(5.0)
+    with pytest.raises(ValueError, match="backwards"):
+        clock.advance(-1)
+
+
+def test_a_transport_of_ones_own_brings_its_own_proxy() -> None:
+    """Two places to say it would be one too many."""
+    with pytest.raises(ConfigurationError, match="its own proxy"):
+        session_over(FakeCloud(), proxy="http://127.0.0.1:3128")
+    with pytest.raises(ConfigurationError, match="its own proxy"):
+        ConnectorSession(
+            "12345678", AppCredentials("client", "a-secret"), transport=PooledTransport(), proxy="http://127.0.0.1:1"
+        )
+
+
+# The end of the session
+
+
+async def test_a_stream_ends_with_its_session_and_every_message_has_its_outcome() -> None:
+    """Issue 4: exactly one outcome for each message read."""
+    cloud = FakeCloud(latency=30.0)
+    cloud.latency = 0.0
+    outcomes: list[OutcomeStatus] = []
+
+    async def read(session: ConnectorSession) -> None:
+        messages = [Outgoing(f"customer-{number}", "hi") for number in range(20)]
+        async with session.send_many(messages, concurrency=20) as stream:
+            async for outcome in stream:
+                outcomes.append(outcome.status)
+
+    session = session_over(cloud, drain=1.0)
+    async with anyio.create_task_group() as tasks:
+        async with session:
+            await session.consumer("warm").open_conversation()
+            cloud.latency = 30.0
+            tasks.start_soon(read, session)
+            await anyio.sleep(1)
+        with pytest.raises(SessionClosed):
+            await session.send(Outgoing("customer", "too late"))
+    assert len(outcomes) == 20
+    assert set(outcomes) <= {OutcomeStatus.NOT_SENT, OutcomeStatus.UNKNOWN}
+
+
+async def test_stats_and_health_are_plain_data() -> None:
+    """design.md section 2: .as_dict()."""
+    session = session_over(FakeCloud())
+    assert session.health().as_dict() == {"live": False, "ready": False, "problems": ("the session is new",)}
+    assert session.stats().as_dict()["requests"] == 0
+    async with session:
+        await session.consumer("customer").open_conversation()
+        assert session.stats().as_dict()["accepted"] == 1
+        assert "customer" not in repr(session)
+    assert session.stats().as_dict()["accepted"] == 1
+    with pytest.raises(RuntimeError, match="not entered"):
+        _ = session_over(FakeCloud()).dispatcher
+
+
+async def test_a_store_that_does_not_take_a_conversation_does_not_lose_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Its id is known only here."""
+
+    class Full(MemoryStore):
+        async def put_conversation(self, record: ConversationRecord) -> None:
+            raise OSError("disk full")
+
+    async with session_over(FakeCloud(), store=Full()) as session:
+        conversation = await session.consumer("customer").open_conversation()
+        await conversation.send_text("hello")
+        assert await session.consumer("customer").ensure_conversation() is conversation
+    assert "did not take an open conversation" in caplog.text
+
+
+async def test_a_consumer_whose_conversations_close_at_once_hears_of_it_after_the_second() -> None:
+    """No loop: a text opens anew once."""
+    cloud = FakeCloud()
+
+    async def closed(post: Any) -> Any:
+        from tests.doubles import answer
+
+        if isinstance(post.json, list):
+            return await cloud.take_message(post)
+        body = {"msg": "Conversation is close"}
+        return answer(400, {"code": "BAD_REQUEST", "body": body, "reqId": post.ids[0]})
+
+    cloud.on_message = closed
+    async with session_over(cloud) as session:
+        with pytest.raises(ConversationClosed):
+            await session.consumer("customer").send_text("hello")
+    assert sum(isinstance(post.json, list) for post in cloud.message_posts) == 2
+
+
+# Files
+
+
+class _Storage(httpx.AsyncBaseTransport):
+    """The sandbox, but the storage behaves as the test says."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self.inner = inner
+        self.fail: list[Exception] = []
+        self.rewrite: tuple[bytes, bytes] | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method in {"PUT", "GET"} and "AUTH" in request.url.path and self.fail:
+            raise self.fail.pop(0)
+        response = await self.inner.handle_async_request(request)
+        if self.rewrite is not None and request.url.path.endswith("/send"):
+            return httpx.Response(response.status_code, content=(await response.aread()).replace(*self.rewrite))
+        return response
+
+
+async def test_a_storage_that_breaks_off_is_asked_again_and_then_told() -> None:
+    """protocol.md 6.7: the address lives a minute; nothing is published that is not there."""
+    async with Sandbox(in_process=True, agent="silent") as cloud:
+        storage = _Storage(httpx.ASGITransport(cloud.app))
+        async with cloud.session(transport=storage) as session:
+            conversation = await session.consumer("customer").open_conversation()
+            storage.fail = [httpx.ConnectError("refused")]
+            await conversation.send_file(PNG)
+            storage.fail = [httpx.ConnectError("refused")] * 3
+            with pytest.raises(NotSent, match="ConnectError"):
+                await conversation.send_file(PNG)
+            storage.fail = [httpx.ReadError("reset")]
+            transcript = cloud.agent.conversation(conversation.conversation_id).main.transcript
+            path = str(list(transcript)[-1]["event"]["message"]["relativePath"])
+            with pytest.raises(NotSent, match="ReadError"):
+                async with conversation.download_file(path):
+                    raise AssertionError("it must not be entered")
+            storage.rewrite = (b'"/v1', b'"//evil/v1')
+            with pytest.raises(NotSent, match="address that cannot be used"):
+                await conversation.send_file(PNG)
+
+
+async def test_a_file_that_takes_too_long_was_certainly_not_published() -> None:
+    """style.md 5.9: a deadline covers everything."""
+    async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session() as session:
+        conversation = await session.consumer("customer").open_conversation()
+        cloud.fail_next(Latency(seconds=30.0), endpoint="upload")
+        with pytest.raises(DeadlineExceeded, match="put into the storage") as caught:
+            await conversation.send_file(PNG, timeout=2)
+        assert caught.value.landed.value == "no"
+
+
+async def test_a_download_that_breaks_off_says_after_how_many_bytes() -> None:
+    """Ask again."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"12345"
+        raise httpx.ReadError("reset")
+
+    response = httpx.Response(200, headers={"content-length": "many"}, content=body())
+    download = FileDownload(response, 100)
+    assert download.size is None
+    with pytest.raises(NotSent, match="broke off after 5 bytes"):
+        await download.read()
+
+
+# Echoes and receipts
+
+
+class _Shared(MemoryStore):
+    """Stands for a durable store: it is told of echoes that nobody here waited for. Nothing survives the process."""
+
+    @property
+    def durable(self) -> bool:
+        return True
+
+
+async def test_an_echo_that_went_to_another_worker_settles_an_unknown_send() -> None:
+    """design.md section 4, decision 8: workers that share a durable store."""
+    policy = RetryPolicy.vendor(unknown="report")
+    store = _Shared()
+    async with Sandbox(in_process=True, agent="silent") as cloud:
+        async with cloud.session(store=store, retry=policy) as one, cloud.session(store=store) as other:
+            one.webhook_app()
+            cloud.deliver_to(other.webhook_app())
+            conversation = await one.consumer("customer").open_conversation()
+            await conversation.send_text("warm")
+            await cloud.settle()
+            cloud.fail_next(Reset(at="before", applied=True))
+            result = await conversation.send_text("did it land?")
+            assert result.response is None
+            cloud.fail_next(Reset(at="before", applied=False))
+            with pytest.raises(OutcomeUnknown):
+                await conversation.send_text("it did not")
+            await cloud.settle()
+
+
+async def test_a_book_of_receipts_is_bounded_and_forgets_the_oldest() -> None:
+    """Memory stays flat."""
+    book = ReceiptBook(max_messages=2)
+    first, second, third = (book.expect("d", digest) for digest in ("a", "b", "c"))
+    assert not book.echo("d", "a", 1)
+    book.forget(first)
+    book.forget(second)
+    assert not book.echo("d", "b", 2)
+    twin = book.expect("d", "c")
+    book.forget(third)
+    assert book.echo("d", "c", 3)
+    assert twin.number == 3
+    book.receipt("d", [1, 2, 3], AcceptStatus.ACCEPT)
+    await book.wait(twin, AcceptStatus.ACCEPT, 1)
+    unnumbered = book.expect("d", "x")
+    assert book.echo("d", "x", None)
+    with pytest.raises(TimeoutError):
+        await book.wait(unnumbered, AcceptStatus.READ, 1)
+
+
+def test_a_message_that_cannot_be_built_is_refused_not_raised() -> None:
+    """Exactly one outcome, whatever is wrong with the message."""
+
+    async def check() -> None:
+        async with session_over(FakeCloud()) as session:
+            outcome = await session.send(Outgoing("customer", "x" * 5001, key="long"))
+            assert (outcome.status, outcome.key) == (OutcomeStatus.REFUSED, "long")
+            assert isinstance(outcome.error, ValueError)
+            assert json.dumps(str(outcome.error))
+
+    anyio.run(check)
