@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 
 from connector_async.errors import ConfigurationError
 
-__all__ = ["CommandFailed", "emit", "print_table", "require_extra", "tell"]
+__all__ = ["CommandFailed", "emit", "print_table", "quiet_log", "require_extra", "tell"]
 
 # What each extra brings, by import name: enough to see whether it is installed without importing it.
 _EXTRAS = {"sandbox": ("starlette", "uvicorn", "cryptography", "trustme")}
@@ -27,6 +29,18 @@ def require_extra(extra: str, purpose: str) -> None:
             f"{purpose} needs {', '.join(missing)}, which the extra {extra!r} brings: "
             f"{sys.executable} -m pip install 'connector-async[{extra}]' (in a clone: -e '.[{extra}]')"
         )
+
+
+@contextmanager
+def quiet_log() -> Generator[None]:
+    """Keep what the session logs from standard error: the command itself tells what failed, once and in order."""
+    logger = logging.getLogger("connector_async")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def emit(result: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import secrets
 import time
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import anyio
 import attrs
 
-from connector_async.cli._console import CommandFailed, emit, print_table, tell
+from connector_async.cli._console import CommandFailed, emit, print_table, quiet_log, tell
 from connector_async.errors import RequestError
 from connector_async.session import ConnectorSession
 
@@ -67,9 +66,9 @@ def run_live(arguments: argparse.Namespace) -> int:
         ConfigurationError: A variable is missing.
         CommandFailed: The cloud did not accept something; the message is its error.
     """
-    logging.getLogger("connector_async").setLevel(logging.CRITICAL)  # the one error is told by the command itself
     session = ConnectorSession.from_env()
-    visit = anyio.run(_visit, session, arguments.skill_id)
+    with quiet_log():
+        visit = anyio.run(_visit, session, arguments.skill_id)
     if arguments.json:
         emit(visit.as_json())
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import time
 from typing import Any
 
@@ -12,7 +11,7 @@ import attrs
 
 from connector_async.auth import AppCredentials
 from connector_async.cli._audit import Audit, audit, read_ledger
-from connector_async.cli._console import emit, print_table, require_extra, tell
+from connector_async.cli._console import emit, print_table, quiet_log, require_extra, tell
 from connector_async.cli._crowd import Crowd, Tally, percentile
 from connector_async.cli._live import run_live
 from connector_async.cli._progress import progress_on_stderr
@@ -70,12 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.live:
         return run_live(arguments)
-    # What the session logs is told by the table; a warning for each lost message would drown the progress.
-    logging.getLogger("connector_async").setLevel(logging.CRITICAL)
     require_extra("sandbox", "the demo")
     tell("starting a sandbox in a process of its own")
     options = [] if arguments.faults is None else ["--faults", arguments.faults]
-    with sandbox_process(*options) as address:
+    with quiet_log(), sandbox_process(*options) as address:
         report = anyio.run(_run_crowd, address, arguments)
         if options:
             report = attrs.evolve(report, audit=audit(report.tally, *read_ledger(address.url)))
