@@ -377,7 +377,11 @@ class Voice:
     async def _note_closed(self) -> None:
         self.mark_closed()
         self.consumer.note_closed(self.conversation_id)
-        await self._desk.store.close_conversation(self._desk.account_id, self.conversation_id)
+        try:
+            await self._desk.store.close_conversation(self._desk.account_id, self.conversation_id)
+        except Exception:
+            # It is closed all the same, and the caller must hear that; a store that missed it learns it next time.
+            logger.exception("the store did not take the close of a conversation")
 
     def _check_open(self) -> None:
         if self._closed:

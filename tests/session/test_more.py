@@ -21,6 +21,8 @@ from connector_async import (
     ConfigurationError,
     ConnectorSession,
     ContentEvent,
+    Conversation,
+    ConversationAlreadyOpen,
     ConversationClosed,
     DeadlineExceeded,
     Incoming,
@@ -417,3 +419,108 @@ def test_a_message_that_cannot_be_built_is_refused_not_raised() -> None:
             assert json.dumps(str(outcome.error))
 
     anyio.run(check)
+
+
+# Conversations that others know of
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_an_open_conversation_that_only_a_webhook_can_name_is_waited_for(told: bool) -> None:
+    """Issue 6, item 4: where webhooks are connected they name it in a moment, or the refusal stands."""
+    from tests.doubles import Post, answer
+
+    cloud = FakeCloud()
+
+    async def already(post: Post) -> Any:
+        items = [{"code": "OK", "body": {"msg": "done"}, "reqId": post.ids[0]}]
+        refusal = {"msg": "consumer x already has open conversation"}
+        items.append({"code": "BAD_REQUEST", "body": refusal, "reqId": post.ids[1]})
+        return answer(200, items)
+
+    cloud.on_message = already
+    session = session_over(cloud)
+    session.webhook_app()
+    async with session, anyio.create_task_group() as tasks:
+        consumer = session.consumer("customer")
+        known = session.conversation("c-9", consumer)
+
+        async def name_it() -> None:
+            await anyio.sleep(2)
+            consumer.adopt(known)
+
+        if told:
+            tasks.start_soon(name_it)
+            assert await consumer.ensure_conversation() is known
+        else:
+            with pytest.raises(ConversationAlreadyOpen):
+                await consumer.ensure_conversation()
+
+
+async def test_listeners_choose_by_role_and_class_and_several_wait_for_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """design.md section 2: wait_for, until_closed; a store that does not take the close costs a log line."""
+
+    class Stubborn(MemoryStore):
+        async def close_conversation(self, account_id: str, conversation_id: str) -> None:
+            raise OSError("disk full")
+
+    async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session(store=Stubborn()) as session:
+        cloud.deliver_to(session.webhook_app())
+        conversation = await session.consumer("customer").open_conversation()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_until_closed, conversation)
+            tasks.start_soon(_until_closed, conversation)
+
+            async def talk() -> None:
+                await conversation.send_text("mine")
+                cloud.agent.says(conversation.conversation_id, "theirs")
+
+            tasks.start_soon(talk)
+            echo = await conversation.wait_for(ContentEvent, role="CONSUMER", timeout=10)
+            assert echo.text == "mine"
+            cloud.agent.closes(conversation.conversation_id)
+        await cloud.settle()
+        assert conversation.is_closed
+    assert "did not take the close" in caplog.text
+
+
+async def _until_closed(conversation: Conversation) -> None:
+    await conversation.until_closed(timeout=30)
+
+
+async def test_a_store_that_does_not_take_the_close_hides_no_refusal(caplog: pytest.LogCaptureFixture) -> None:
+    """The cloud's no was clear: the message is refused, not unknown."""
+
+    class Stubborn(MemoryStore):
+        async def close_conversation(self, account_id: str, conversation_id: str) -> None:
+            raise OSError("disk full")
+
+    async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session(store=Stubborn()) as session:
+        conversation = await session.consumer("customer").open_conversation()
+        cloud.agent.closes(conversation.conversation_id)
+        outcome = await session.send(Outgoing(conversation, "hello"))
+        assert outcome.status is OutcomeStatus.REFUSED
+        assert isinstance(outcome.error, ConversationClosed)
+        assert conversation.is_closed
+        other = await session.consumer("other").open_conversation()
+        assert await other.close() is not None
+    assert "did not take the close" in caplog.text
+
+
+async def test_a_store_that_fails_after_the_send_leaves_the_outcome_unknown() -> None:
+    """What is not known to be unsent is not called so."""
+
+    class Broken(_Shared):
+        async def take_echo(self, account_id: str, conversation_id: str, digest: str) -> tuple[bool, int | None]:
+            raise OSError("disk full")
+
+    policy = RetryPolicy.vendor(unknown="report")
+    async with Sandbox(in_process=True, agent="silent") as cloud:
+        async with cloud.session(store=Broken(), retry=policy) as session:
+            session.webhook_app()
+            conversation = await session.consumer("customer").open_conversation()
+            cloud.fail_next(Reset(at="before", applied=True))
+            outcome = await session.send(Outgoing(conversation, "hello"))
+    assert (outcome.status, outcome.conversation_id) == (OutcomeStatus.UNKNOWN, conversation.conversation_id)
+    assert isinstance(outcome.error, OSError)
