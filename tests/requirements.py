@@ -136,6 +136,11 @@ _ROWS = [
     ("checklist:48", "structured content and quick replies come typed", "Rich messaging"),
     ("checklist:49", "content that is new reaches the handlers as it came", "Webhooks events"),
     ("loops:core-flow", "open, send, send_many and close run on asyncio, uvloop and trio", "ours"),
+    ("C2", "each wire fault becomes the error that its table names", "ours"),
+    ("C4", "a dripping or deaf peer costs no more than the deadline", "ours"),
+    ("C13", "churn of cancellations loses no connection", "ours"),
+    ("C19", "bombs stop at the cap", "ours"),
+    ("S5", "bad certificates are refused and named", "ours"),
     # hygiene of the tests themselves
     ("S1", "a secret shows in no log line, output, error or repr", "ours"),
     ("S2", "no trick in a URL sends a secret to a host that is not the vendor's", "ours"),

@@ -81,7 +81,12 @@ def assemble(
     flights = SingleFlight(task_group, clock, lambda: SessionClosed("the session closed while it waited"))
     domains = Domains(account_id, settings.domains, clock=clock, client=transport.client, flights=flights)
     source = AppTokenSource(
-        account_id, settings.credentials, transport=transport, resolve=domains.resolve, now=clock.time
+        account_id,
+        settings.credentials,
+        transport=transport,
+        resolve=domains.resolve,
+        now=clock.time,
+        suspect=domains.suspect,
     )
     keeper = TokenKeeper(source.fetch, clock=clock, random=jitter, settings=settings.tokens, hooks=hooks)
     consumers = ConsumerTokens(
@@ -93,6 +98,7 @@ def assemble(
         clock=clock,
         flights=flights,
         max_cached=limits.max_cached_consumers,
+        suspect=domains.suspect,
     )
     authorizer = Authorizer(account_id, domains=domains, keeper=keeper, consumers=consumers)
     engine = Engine(

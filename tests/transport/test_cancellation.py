@@ -206,6 +206,7 @@ async def _churn(post: Callable[[], Awaitable[Any]], seconds: float) -> None:
             group.start_soon(consumer)
 
 
+@pytest.mark.requirement("C13")
 @pytest.mark.parametrize("seconds", [0.6, pytest.param(10, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("kind", ["pooled", "httpx"])
 async def test_after_a_churn_of_cancels_50_of_50_requests_succeed(kind: str, seconds: float) -> None:

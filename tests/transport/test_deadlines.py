@@ -85,6 +85,7 @@ async def test_closing_forgets_everything(anyio_backend: Any) -> None:
     assert item.expired_at == []
 
 
+@pytest.mark.requirement("C4")
 @pytest.mark.parametrize("anyio_backend", ["asyncio", UVLOOP])
 @pytest.mark.parametrize("fault", ["no response", "body dripped", "headers dripped", "zero window"])
 async def test_a_slow_peer_is_left_at_the_deadline(fault: str, anyio_backend: Any) -> None:

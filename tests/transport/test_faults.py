@@ -118,6 +118,7 @@ def _judge(kind: Kind, fault: str, outcomes: list[str], expected: set[str]) -> N
     assert set(outcomes) <= expected
 
 
+@pytest.mark.requirement("C2", "C19")
 @pytest.mark.parametrize("fault", EXPECTED)
 @pytest.mark.parametrize("kind", EVERY_KIND)
 async def test_each_wire_fault_has_its_own_outcome(kind: Kind, fault: str) -> None:

@@ -62,6 +62,7 @@ _REFUSED: dict[str, Callable[[], FaultServer]] = {
 }
 
 
+@pytest.mark.requirement("S5")
 @pytest.mark.parametrize("what", _REFUSED)
 @pytest.mark.parametrize("kind", EVERY_KIND)
 async def test_a_server_that_cannot_be_believed_is_refused_and_never_retried(kind: Kind, what: str) -> None:
