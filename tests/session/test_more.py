@@ -17,6 +17,7 @@ import pytest
 
 from connector_async import (
     AcceptStatus,
+    Accounts,
     AppCredentials,
     ConfigurationError,
     ConnectorSession,
@@ -39,10 +40,12 @@ from connector_async._files import FileDownload
 from connector_async._receipts import ReceiptBook
 from connector_async.sandbox import Latency, Reset, Sandbox
 from connector_async.store import ConversationRecord
+from connector_async.testing import signed_headers
 from connector_async.transport import PooledTransport
 from connector_async.webhooks import Unclaimed
 from tests.backends import ASYNCIO
-from tests.session.rig import FakeCloud, session_over
+from tests.doubles import ScriptedTransport
+from tests.session.rig import DOMAINS, FakeCloud, session_over
 
 pytestmark = pytest.mark.anyio
 
@@ -524,3 +527,28 @@ async def test_a_store_that_fails_after_the_send_leaves_the_outcome_unknown() ->
             outcome = await session.send(Outgoing(conversation, "hello"))
     assert (outcome.status, outcome.conversation_id) == (OutcomeStatus.UNKNOWN, conversation.conversation_id)
     assert isinstance(outcome.error, OSError)
+
+
+# Many accounts
+
+
+async def test_accounts_pass_on_errors_and_outlive_a_vault_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """design.md section 2: Accounts."""
+    sealed = False
+
+    async def vault(account_id: str) -> AppCredentials | None:
+        if sealed:
+            raise OSError("sealed")
+        return AppCredentials("client", "a-secret")
+
+    cloud = FakeCloud()
+    with pytest.raises(KeyError, match="mine"):
+        async with Accounts(vault, transport=ScriptedTransport(cloud), domains=DOMAINS) as accounts:
+            await accounts.session("1")
+            app = accounts.webhook_app()
+            sealed = True
+            body = b"{}"
+            headers = signed_headers(body, account_id="1", client_id="client", secret="another")
+            assert (await app.handle(headers, body))[0] >= 400
+            raise KeyError("mine")
+    assert "could not be reloaded" in caplog.text
