@@ -45,7 +45,7 @@ async def _outcome(slot: Slot, into: list[object]) -> None:
 
 @every_loop
 async def test_a_waiter_goes_on_when_its_slot_is_settled(anyio_backend: object) -> None:
-    """style.md 5.2."""
+    """our style 5.2."""
     outcomes: list[object] = []
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tg:
@@ -59,7 +59,7 @@ async def test_a_waiter_goes_on_when_its_slot_is_settled(anyio_backend: object) 
 
 @every_loop
 async def test_a_waiter_gets_the_error_that_its_slot_failed_with(anyio_backend: object) -> None:
-    """style.md 5.3: closing settles every waiter with an error."""
+    """our style 5.3: closing settles every waiter with an error."""
     outcomes: list[object] = []
     error = NotSent("closed")
     with anyio.fail_after(5):
@@ -91,7 +91,7 @@ async def test_the_first_outcome_counts_and_later_ones_are_ignored(anyio_backend
 
 @every_loop
 async def test_many_waiters_parked_at_once_each_get_their_own_outcome(anyio_backend: object) -> None:
-    """style.md 7: park all, release in reverse, see who got what."""
+    """our style 7: park all, release in reverse, see who got what."""
     order: list[int] = []
     async with anyio.create_task_group() as tg:
         clock = current_clock(tg)
@@ -116,7 +116,7 @@ async def test_many_waiters_parked_at_once_each_get_their_own_outcome(anyio_back
 async def test_a_waiter_that_is_cancelled_by_scope_leaves_a_slot_that_can_still_be_settled(
     anyio_backend: object,
 ) -> None:
-    """style.md 5.4: cancellation surfaces; whoever settles later must not be hurt by it."""
+    """our style 5.4: cancellation surfaces; whoever settles later must not be hurt by it."""
     async with anyio.create_task_group() as tg:
         slot = current_clock(tg).slot()
         with anyio.CancelScope() as scope:
@@ -159,7 +159,7 @@ async def test_failed_slots_that_nobody_awaits_print_nothing(
 
 @pytest.mark.parametrize("anyio_backend", ASYNCIO_AND_TRIO)
 async def test_the_clock_is_the_loops_own(anyio_backend: str) -> None:
-    """style.md 2: seconds on the event loop's clock, as `anyio.current_time()` counts them."""
+    """our style 2: seconds on the event loop's clock, as `anyio.current_time()` counts them."""
     async with anyio.create_task_group() as tg:
         clock = current_clock(tg)
         before = anyio.current_time()
@@ -285,6 +285,6 @@ async def _closing_with_timers() -> list[str]:
 
 @every_loop
 async def test_pending_timers_do_not_hold_up_the_end_of_their_task_group(anyio_backend: object) -> None:
-    """style.md 5.1: every task lives in a group that some `async with` closes."""
+    """our style 5.1: every task lives in a group that some `async with` closes."""
     with anyio.fail_after(5):
         assert await _closing_with_timers() == []

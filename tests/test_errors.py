@@ -89,7 +89,7 @@ def _facts(error: ConnectorError) -> dict[str, object]:
 
 
 def test_all_names_every_class_and_no_other() -> None:
-    """style.md 1: a test compares `__all__` with what the module defines."""
+    """our style 1: a test compares `__all__` with what the module defines."""
     defined = {
         name
         for name, value in vars(errors).items()
@@ -101,7 +101,7 @@ def test_all_names_every_class_and_no_other() -> None:
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("full", [True, False], ids=["full", "bare"])
 def test_every_error_survives_copy_and_pickle_with_all_that_it_says(cls: type[ConnectorError], full: bool) -> None:
-    """style.md 4: a process pool, a task queue and `twin()` copy errors."""
+    """our style 4: a process pool, a task queue and `twin()` copy errors."""
     error = _full(cls) if full else cls("the request failed")
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         for other in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error, protocol))):
@@ -114,7 +114,7 @@ def test_every_error_survives_copy_and_pickle_with_all_that_it_says(cls: type[Co
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_every_fact_given_is_an_attribute(cls: type[ConnectorError]) -> None:
-    """style.md 4: facts are attributes."""
+    """our style 4: facts are attributes."""
     error = _full(cls)
     expected = dict(OWN_FACTS.get(cls.__name__, {}))
     if issubclass(cls, RequestError):
@@ -126,7 +126,7 @@ def test_every_fact_given_is_an_attribute(cls: type[ConnectorError]) -> None:
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_every_error_can_be_made_of_nothing_and_still_says_something(cls: type[ConnectorError]) -> None:
-    """style.md 4: no class takes a required keyword."""
+    """our style 4: no class takes a required keyword."""
     error = cls()
     assert str(error) != "" or not issubclass(cls, RequestError)
     assert "\n" not in str(error)
@@ -144,7 +144,7 @@ def test_a_fact_that_does_not_exist_is_a_type_error(cls: type[ConnectorError]) -
 
 @pytest.mark.parametrize("cls", REQUEST_ERRORS, ids=lambda cls: cls.__name__)
 def test_a_request_error_reads_as_one_sentence_with_its_facts_and_a_hint(cls: type[RequestError]) -> None:
-    """design.md 4.7: a hint that a person can act on."""
+    """our design, 4.7: a hint that a person can act on."""
     assert str(_full(cls)) == (
         "the request failed (type=ms.PublishEvent, request_id=id-1, code=BAD_REQUEST, error_code=40102, status=503, "
         "attempts=2); do this"
@@ -155,7 +155,7 @@ def test_a_request_error_reads_as_one_sentence_with_its_facts_and_a_hint(cls: ty
     "cls", [cls for cls in REQUEST_ERRORS if cls is not RequestError], ids=lambda cls: cls.__name__
 )
 def test_every_kind_of_request_error_has_a_hint_of_its_own(cls: type[RequestError]) -> None:
-    """design.md 4.7. Locks a gap: most kinds had none unless whoever raised them thought of it."""
+    """our design, 4.7. Locks a gap: most kinds had none unless whoever raised them thought of it."""
     assert cls.hint
     assert str(cls("it failed")) == f"it failed; {cls.hint}"
     assert str(cls("it failed", hint="")) == "it failed"
@@ -184,7 +184,7 @@ def test_an_error_without_a_message_is_called_by_its_class() -> None:
     ],
 )
 def test_an_error_assumes_what_its_kind_implies(cls: str, landed: Landed, retryable: bool) -> None:
-    """design.md 4.7: `landed` and `retryable` are never left open."""
+    """our design, 4.7: `landed` and `retryable` are never left open."""
     error = getattr(errors, cls)("it failed")
     assert (error.landed, error.retryable) == (landed, retryable)
     turned = getattr(errors, cls)("it failed", landed=Landed.YES, retryable=not retryable)
@@ -273,7 +273,7 @@ def test_any_facts_print_as_one_encodable_line(code: str | int | None, request_i
 
 
 def test_the_tree_of_classes_is_the_one_that_users_catch_by() -> None:
-    """style.md 4."""
+    """our style 4."""
     tree = {cls.__name__: cls.__bases__[0].__name__ for cls in CLASSES if cls is not ConnectorError}
     assert tree["BatchRefused"] == tree["ConversationClosed"] == tree["ConversationAlreadyOpen"] == "RequestRefused"
     assert tree["AppTokenRefused"] == tree["ConsumerTokenRefused"] == tree["TokenUnavailable"] == "AuthError"

@@ -56,7 +56,7 @@ async def _ask(flights: SingleFlight, key: str, work: Callable[[], Awaitable[int
 
 @every_loop
 async def test_however_many_wait_there_is_one_run(anyio_backend: object) -> None:
-    """style.md 5.6: one refresh for all."""
+    """our style 5.6: one refresh for all."""
     made = _Made()
     outcomes: list[object] = []
     work = _Work()
@@ -139,7 +139,7 @@ async def test_when_the_work_fails_each_waiter_gets_a_copy_of_its_own(anyio_back
 
 @every_loop
 async def test_waiters_elsewhere_learn_of_the_close_when_the_task_group_is_cancelled(anyio_backend: object) -> None:
-    """style.md 5.3: nobody waits for a flight that was cut off."""
+    """our style 5.3: nobody waits for a flight that was cut off."""
     made = _Made()
     outcomes: list[object] = []
     work = _Work()

@@ -1,4 +1,4 @@
-"""Whom an authorization error blames (protocol.md 8.2). The codes are stable, their titles are not."""
+"""Whom an authorization error blames (protocol notes 8.2). The codes are stable, their titles are not."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Stage(Enum):
 
 
 class Endpoint(Enum):
-    """The two message endpoints (protocol.md 5.1 and 6)."""
+    """The two message endpoints (protocol notes 5.1 and 6)."""
 
     CONVERSATION = "/messaging/consumer/conversation?v=3"
     SEND = "/messaging/consumer/conversation/send?v=3"

@@ -29,7 +29,7 @@ from connector_async.transport.base import Answer, Headers, Target
 if TYPE_CHECKING:
     from connector_async.transport._pool import Host, Pool
 
-__all__ = ["LOOK_AFTER", "MAX_INTERIM", "TAIL", "Connection", "Rider"]
+__all__ = ["LOOK_AFTER", "MAX_INTERIM", "TAIL", "BufferedConnection", "Connection", "Rider"]
 
 # A server may send a few 1xx answers before the real one; a flood of them is an attack.
 MAX_INTERIM = 16
@@ -54,7 +54,7 @@ class Rider(Protocol):
 _READ_BYTES = 65_536
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.Protocol):
     """A protocol for asyncio, a set of callbacks for httptools, and one exchange at a time.
 
     At any time it is idle (in `host.idle`), in use (`_future` or `rider` set), or discarded.
@@ -77,7 +77,6 @@ class Connection(asyncio.BufferedProtocol):
         "_tail",
         "_too_much",
         "_transport",
-        "_view",
         "expires_at",
         "future",
         "host",
@@ -94,7 +93,6 @@ class Connection(asyncio.BufferedProtocol):
         self._pool = pool
         self._loop = pool.loop
         self._buckets = pool.deadlines.buckets
-        self._view = pool.view
         self.host = host
         self._transport: Any = None  # asyncio.Transport; the TLS one is not a subclass of it
         self._parser = httptools.HttpResponseParser(self)
@@ -260,14 +258,6 @@ class Connection(asyncio.BufferedProtocol):
             # after every read, which costs more than the message.
             setattr(transport, "max_size", _READ_BYTES)  # noqa: B010 - not declared by typeshed
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        """Where to read to: one buffer for all, for it is emptied in the same turn."""
-        return self._view
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes were read."""
-        self.data_received(self._view[:nbytes].tobytes())
-
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
         future = self.future
@@ -383,6 +373,23 @@ class Connection(asyncio.BufferedProtocol):
     def transport(self) -> Any:
         """The asyncio transport beneath, or None when it is gone."""
         return self._transport
+
+
+class BufferedConnection(Connection, asyncio.BufferedProtocol):
+    """For asyncio's own loop, which otherwise takes 256 KB from the system for every read and gives most of it back.
+
+    That costs up to 20 us per message, depending on the state of the heap. uvloop does not do so.
+    """
+
+    __slots__ = ()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Where to read to: one buffer for all, for it is emptied in the same turn."""
+        return self._pool.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes were read."""
+        self.data_received(self._pool.view[:nbytes].tobytes())
 
 
 def _end_of_heads(raw: bytes, count: int) -> int:

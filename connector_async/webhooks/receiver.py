@@ -153,7 +153,7 @@ class WebhookReceiver:
             UnreadableNotification: The signature fits, but what is signed is no notification.
             TypeError: The body is text: only the bytes of the wire can be verified.
 
-        Source: protocol.md 9.3 and 9.4.
+        Source: protocol notes 9.3 and 9.4.
         """
         body = bytes(body)
         account_id, client_id, signature = _read(headers)

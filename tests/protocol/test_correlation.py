@@ -51,7 +51,7 @@ def test_a_mark_that_leaves_no_room_or_tells_nobody_apart_is_refused(mark: str) 
 def test_ids_are_unique_and_sort_by_the_order_they_were_made_in_also_when_the_clock_steps_back(
     walls: list[float],
 ) -> None:
-    """design.md 4.1: unique, time-ordered (until the year 2500); the wall clock may step (C8)."""
+    """our design, 4.1: unique, time-ordered (until the year 2500); the wall clock may step (C8)."""
     ids = RequestIds("mark")
     made = [ids.next(wall) for wall in walls]
     assert len(set(made)) == len(made)
@@ -78,7 +78,7 @@ def test_ids_of_two_makers_differ_in_the_same_millisecond() -> None:
 
 
 def test_a_claimed_id_is_in_flight_until_it_is_released() -> None:
-    """design.md 4.1."""
+    """our design, 4.1."""
     table: PendingTable[str] = PendingTable()
     table.claim(["a"], "entry")
     assert "a" in table
@@ -89,7 +89,7 @@ def test_a_claimed_id_is_in_flight_until_it_is_released() -> None:
 
 
 def test_a_batch_claims_all_of_its_ids_and_counts_as_one_entry() -> None:
-    """design.md 4.1: a batch claims several at once."""
+    """our design, 4.1: a batch claims several at once."""
     table: PendingTable[str] = PendingTable()
     table.claim(["a", "b", "c"], "batch")
     table.claim(["d"], "single")
@@ -128,7 +128,7 @@ def test_an_id_may_be_used_again_once_it_is_out() -> None:
 
 
 def test_releasing_what_is_out_already_is_harmless() -> None:
-    """style.md 5.2: the `finally` of a request releases, whatever happened before."""
+    """our style 5.2: the `finally` of a request releases, whatever happened before."""
     table: PendingTable[int] = PendingTable()
     table.release(["never"])
     assert table.orphan("never", ()) is OrphanKind.FOREIGN
@@ -168,7 +168,7 @@ def test_an_entry_of_none_is_remembered_as_finished_too() -> None:
 
 
 def test_draining_twice_gives_nothing_the_second_time() -> None:
-    """style.md 5.3: closing is idempotent."""
+    """our style 5.3: closing is idempotent."""
     table: PendingTable[int] = PendingTable()
     table.claim(["a"], 1)
     assert table.drain() == [1]
@@ -198,7 +198,7 @@ def test_an_answer_without_a_usable_id_names_nobody(req_id: object) -> None:
 
 
 def test_ids_are_compared_as_text() -> None:
-    """protocol.md 12.1: ids are shown as "1" and as 5."""
+    """protocol notes 12.1: ids are shown as "1" and as 5."""
     table: PendingTable[int] = PendingTable()
     table.claim(["5"], 1)
     table.release(["5"])

@@ -29,7 +29,7 @@ CONTENT, RECEIPT, TYPING = Priority
 
 
 def test_the_first_of_a_lane_goes_at_once_and_the_next_waits_for_it_to_leave() -> None:
-    """design.md 4.5: content publishes of one dialog never overtake each other."""
+    """our design, 4.5: content publishes of one dialog never overtake each other."""
     lanes = make_lanes(width=9)
     first, second, third = make_ticket(), make_ticket(), make_ticket()
     assert entered(lanes, first, second, third) == [True, False, False]
@@ -43,7 +43,7 @@ def test_the_first_of_a_lane_goes_at_once_and_the_next_waits_for_it_to_leave() -
 
 
 def test_a_pause_between_two_attempts_keeps_the_lane_and_gives_the_width_away() -> None:
-    """design.md 4.5: retries included."""
+    """our design, 4.5: retries included."""
     lanes = make_lanes(width=1)
     first, behind, other = make_ticket("a"), make_ticket("a"), make_ticket("b")
     entered(lanes, first, behind, other)
@@ -79,7 +79,7 @@ def test_a_paused_request_that_gives_up_lets_its_lane_on() -> None:
 
 
 def test_a_waiting_request_that_is_cancelled_is_skipped() -> None:
-    """style.md 5.2: a waiter never outlives its caller."""
+    """our style 5.2: a waiter never outlives its caller."""
     lanes = make_lanes(width=1)
     first, cancelled, third = make_ticket(), make_ticket(), make_ticket()
     entered(lanes, first, cancelled, third)
@@ -100,7 +100,7 @@ def test_the_head_of_a_lane_that_is_cancelled_before_its_turn_is_followed_by_the
 
 
 def test_leaving_twice_or_without_having_entered_is_harmless() -> None:
-    """style.md 5.2: the `finally` leaves, whatever happened before."""
+    """our style 5.2: the `finally` leaves, whatever happened before."""
     lanes = make_lanes()
     ticket, never = make_ticket(), make_ticket()
     entered(lanes, ticket)
@@ -168,7 +168,7 @@ def test_limits_that_cannot_work_are_refused(width: int, max_queue: int, rate: f
 
 
 def test_no_more_run_than_the_width_allows() -> None:
-    """design.md 4.5."""
+    """our design, 4.5."""
     lanes = make_lanes(width=3)
     tickets = [make_ticket(n) for n in range(10)]
     assert entered(lanes, *tickets) == [True] * 3 + [False] * 7
@@ -180,7 +180,7 @@ def test_no_more_run_than_the_width_allows() -> None:
 
 
 def test_a_lane_that_has_sent_goes_to_the_back() -> None:
-    """design.md 4.5: fair between conversations, however much one of them has to say."""
+    """our design, 4.5: fair between conversations, however much one of them has to say."""
     lanes = make_lanes(width=1)
     order: list[Hashable] = []
     tickets: list[RecordingTicket] = []
@@ -273,7 +273,7 @@ def test_typing_gets_its_turn_while_content_and_receipts_never_pause() -> None:
     rate=st.sampled_from([None, 7.0]),
 )
 def test_no_lane_starves(contents: int, receipts: int, typing: int, hold: int, rate: float | None) -> None:
-    """design.md 4.5: whatever the mix, every lane gets a turn within a bounded number of grants."""
+    """our design, 4.5: whatever the mix, every lane gets a turn within a bounded number of grants."""
     priorities = [CONTENT] * contents + [RECEIPT] * receipts + [TYPING] * typing
     if not priorities:
         return

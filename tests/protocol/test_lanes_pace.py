@@ -45,7 +45,7 @@ def test_c9_the_width_never_falls_below_one() -> None:
 
 
 def test_c9_each_full_width_of_successes_widens_by_one_up_to_the_limit() -> None:
-    """design.md 4.5: additive increase."""
+    """our design, 4.5: additive increase."""
     lanes = make_lanes(width=100)
     lanes.throttled(0.0)
     widths = [lanes.width]

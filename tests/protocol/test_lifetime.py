@@ -18,7 +18,7 @@ def _starting(seconds: float, *, jitter: float = 0.0, early: float = 300.0, frac
 
 
 def test_a_token_is_fresh_then_stale_then_expired() -> None:
-    """design.md 4.4; the bounds belong to the later state."""
+    """our design, 4.4; the bounds belong to the later state."""
     lifetime = Lifetime(refresh_at=10.0, expires_at=20.0)
     assert lifetime.at(9.999) is Freshness.FRESH
     assert lifetime.at(10.0) is Freshness.STALE
@@ -32,7 +32,7 @@ def test_an_hour_is_renewed_5_minutes_before_its_end_when_the_fraction_allows_th
 
 
 def test_the_fraction_counts_where_it_comes_first() -> None:
-    """design.md 4.4: the fraction is a setting."""
+    """our design, 4.4: the fraction is a setting."""
     assert _starting(3600.0, fraction=0.5).refresh_at == 1000.0 + 1800.0
 
 
@@ -64,7 +64,7 @@ def test_a_token_turns_stale_within_its_life_and_serves_a_fair_part_of_it(
 
 
 def test_jitter_brings_the_renewal_forward_by_a_tenth_at_most() -> None:
-    """design.md 4.4: a fleet does not refresh in step."""
+    """our design, 4.4: a fleet does not refresh in step."""
     assert _starting(3600.0, jitter=1.0).refresh_at == pytest.approx(1000.0 + 0.9 * 3240.0)
 
 

@@ -65,13 +65,13 @@ def test_an_answer_other_than_429_and_5xx_ends_the_request(status: int | None) -
 
 @pytest.mark.parametrize("failure", [_answered(429), _answered(500), _answered(503), NOT_SENT, UNKNOWN])
 def test_throttled_broken_unsent_and_unknown_sends_are_tried_again(failure: Failure) -> None:
-    """design.md 4.3 and issue 3.2: the default resends."""
+    """our design, 4.3 and issue 3.2: the default resends."""
     assert isinstance(_decide(VENDOR, failure), Wait)
 
 
 @pytest.mark.parametrize("failure", [UNKNOWN, _answered(500), _answered(599), Failure(fate=Fate.UNKNOWN, stale=True)])
 def test_content_that_may_have_landed_is_reported_where_the_caller_says_so(failure: Failure) -> None:
-    """protocol.md 8.5: after a timeout or a 5xx the event may have been stored."""
+    """protocol notes 8.5: after a timeout or a 5xx the event may have been stored."""
     assert _decide(REPORT, failure) == Stop("unknown")
     assert isinstance(_decide(REPORT, failure, repeatable=True), Wait)
 
@@ -109,7 +109,7 @@ def test_the_preset_none_never_sends_again(failure: Failure) -> None:
 
 
 def test_a_pause_that_would_end_at_the_deadline_is_not_begun() -> None:
-    """design.md 4.3: one deadline covers everything; what cannot be sent in time fails at once."""
+    """our design, 4.3: one deadline covers everything; what cannot be sent in time fails at once."""
     assert _decide(VENDOR, _answered(500), random=0.0, now=10.0, deadline=15.0) == Stop("deadline")
     assert _decide(VENDOR, _answered(500), random=0.0, now=10.0, deadline=15.001) == Wait(5.0)
 
@@ -252,14 +252,14 @@ def test_exponential_pauses_double_with_full_jitter_and_never_exceed_the_longest
 
 
 def test_unsent_and_unknown_sends_wait_a_random_part_of_a_doubling_pause() -> None:
-    """design.md 4.3: full jitter."""
+    """our design, 4.3: full jitter."""
     assert [_pause(VENDOR, NOT_SENT, attempt=n, random=1.0) for n in range(1, 7)] == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
     assert [_pause(VENDOR, UNKNOWN, attempt=n, random=1.0) for n in range(1, 6)] == [0.5, 1.0, 2.0, 4.0, 5.0]
     assert _pause(VENDOR, UNKNOWN, random=0.0) == 0.0
 
 
 def test_a_connection_the_server_had_closed_while_idle_is_replaced_at_once() -> None:
-    """design.md 5: retried at once on a fresh one, once."""
+    """our design, 5: retried at once on a fresh one, once."""
     stale = Failure(fate=Fate.UNKNOWN, stale=True)
     assert _pause(VENDOR, stale, random=1.0) == 0.0
     assert _pause(VENDOR, stale, attempt=2, random=1.0) == 1.0
@@ -395,7 +395,7 @@ def test_any_header_gives_seconds_or_nothing(header: str) -> None:
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_when_the_policy_is_made(change: dict[str, Any], message: str) -> None:
-    """style.md 6: validators check what we promise."""
+    """our style 6: validators check what we promise."""
     with pytest.raises(ValueError, match=message):
         attrs.evolve(VENDOR, **change)
 
@@ -408,7 +408,7 @@ def test_an_exponential_policy_has_a_base_above_0_and_below_the_longest(base: fl
 
 
 def test_a_policy_can_be_varied_and_stays_a_value() -> None:
-    """style.md 6: settings are frozen; lists are accepted and become tuples."""
+    """our style 6: settings are frozen; lists are accepted and become tuples."""
     policy = attrs.evolve(VENDOR, server_pauses=[1.0, 2.0])
     assert list(policy.server_pauses) == [1.0, 2.0]
     assert hash(policy) != hash(VENDOR)

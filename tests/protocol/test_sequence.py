@@ -19,14 +19,14 @@ def test_the_counter_is_0_then_2_then_4_and_doubles_from_there(attempt: int, seq
 
 @pytest.mark.parametrize("attempt", [0, -1, -(10**9)])
 def test_attempts_are_counted_from_one(attempt: int) -> None:
-    """style.md 2: the first send is attempt 1."""
+    """our style 2: the first send is attempt 1."""
     with pytest.raises(ValueError, match=f"counted from 1, got {attempt}"):
         sequence_of(attempt)
 
 
 @given(st.integers(2, 200))
 def test_each_further_send_doubles_the_counter(attempt: int) -> None:
-    """design.md 4.2: `2**(n-1)` for n >= 2."""
+    """our design, 4.2: `2**(n-1)` for n >= 2."""
     assert sequence_of(attempt + 1) == 2 * sequence_of(attempt)
     assert sequence_of(attempt) == 2 ** (attempt - 1)
 
@@ -46,13 +46,13 @@ def test_each_further_send_doubles_the_counter(attempt: int) -> None:
 def test_the_servers_counter_tells_doubled_from_lost_sends(
     returned: int, attempt: int, reading: SequenceReading
 ) -> None:
-    """design.md 4.2: a free duplicate-and-loss meter where the server follows the documentation."""
+    """our design, 4.2: a free duplicate-and-loss meter where the server follows the documentation."""
     assert read_sequence(returned, attempt) is reading
 
 
 @given(st.integers(-(10**6), 2**70), st.integers(1, 80))
 def test_any_number_the_server_returns_is_read_and_never_refused(returned: int, attempt: int) -> None:
-    """protocol.md 7.2 (b): live systems number the events of the dialog instead, so every value occurs."""
+    """protocol notes 7.2 (b): live systems number the events of the dialog instead, so every value occurs."""
     ours = sequence_of(attempt)
     expected = (returned > ours) - (returned < ours)
     assert (

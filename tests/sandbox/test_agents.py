@@ -74,7 +74,7 @@ async def test_echo_answers_a_file_by_its_caption_and_nobody_after_the_close() -
 
 
 async def test_menu_offers_replies_shows_a_card_and_closes() -> None:
-    """protocol.md 11.2."""
+    """protocol notes 11.2."""
     async with in_process(agent="menu") as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -122,7 +122,7 @@ async def _into_the_survey(call: Caller) -> tuple[dict[str, str], str, str]:
 
 
 async def test_survey_asks_takes_answers_thanks_and_closes() -> None:
-    """protocol.md 11.4: own sequence, quick replies with Question metadata, `closedCause` Completed."""
+    """protocol notes 11.4: own sequence, quick replies with Question metadata, `closedCause` Completed."""
     async with in_process(agent="survey") as call:
         headers, conversation_id, dialog_id = await _into_the_survey(call)
         conversation = call.cloud.agent.conversation(conversation_id)
@@ -146,7 +146,7 @@ async def test_survey_asks_takes_answers_thanks_and_closes() -> None:
 
 
 async def test_survey_is_skipped_on_request_and_ends_with_the_conversation() -> None:
-    """protocol.md 11.4."""
+    """protocol notes 11.4."""
     async with in_process(agent="survey") as call:
         headers, conversation_id, dialog_id = await _into_the_survey(call)
         await call.say(headers, dialog_id, "Skip")
@@ -172,7 +172,7 @@ async def test_survey_that_is_closed_before_its_greeting_stays_empty() -> None:
 
 
 async def test_a_test_plays_the_agent() -> None:
-    """design.md 6 and issue 6: says, reads, types, joins, transfers, leaves, closes."""
+    """our design, 6 and issue 6: says, reads, types, joins, transfers, leaves, closes."""
     async with in_process(agent="silent", survey=True) as call:
         headers = {**await call.headers(), **SURVEY}
         conversation_id = await call.open(headers)
@@ -229,7 +229,7 @@ async def test_waiting_to_hear_ends_with_the_message() -> None:
 
 
 async def test_a_script_of_ones_own_that_fails_costs_nothing_but_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
-    """style.md 5.5."""
+    """our style 5.5."""
 
     def agent(desk: Any, happening: Any) -> None:
         def fail() -> None:

@@ -102,7 +102,7 @@ async def _state(call: Caller) -> tuple[dict[str, str], str]:
 
 @pytest.mark.parametrize("retry_after", ["2", 2, "Wed, 21 Oct 2015 07:28:00 GMT", "soon", None])
 async def test_429_with_any_retry_after(cloud_of: Opener, retry_after: Any) -> None:
-    """reliability.md C9."""
+    """our fault tables C9."""
     async with cloud_of() as call:
         headers, conversation_id = await _state(call)
         call.cloud.fail_next(status=429, retry_after=retry_after)
@@ -132,7 +132,7 @@ async def test_status_may_hide_that_the_request_was_applied() -> None:
 
 @pytest.mark.parametrize("code", [40001, 40102, 40103, 40104, 40105, 40199])
 async def test_every_authorization_error_can_be_asked_for(code: int) -> None:
-    """protocol.md 8.2."""
+    """protocol notes 8.2."""
     async with in_process() as call:
         headers, conversation_id = await _state(call)
         call.cloud.fail_next(error_code=code)
@@ -143,7 +143,7 @@ async def test_every_authorization_error_can_be_asked_for(code: int) -> None:
 
 
 async def test_revocation_hits_the_very_request() -> None:
-    """reliability.md C5."""
+    """our fault tables C5."""
     async with in_process() as call:
         headers, conversation_id = await _state(call)
         call.cloud.fail_next(Revoke())
@@ -163,7 +163,7 @@ RESETS = [
 async def test_resets_break_the_connection_and_the_ledger_knows_what_was_applied(
     cloud_of: Opener, at: Any, applied: bool, how: Any
 ) -> None:
-    """reliability.md section 2: real resets on sockets, an exception of the ASGI call in process."""
+    """our fault tables section 2: real resets on sockets, an exception of the ASGI call in process."""
     async with cloud_of() as call:
         headers, conversation_id = await _state(call)
         call.cloud.fail_next(Reset(at=at, applied=applied, how=how))
@@ -205,7 +205,7 @@ async def test_a_reset_after_the_answer_spoils_only_the_connection(cloud_of: Ope
     "action", [Silence(), Silence(applied=True), Reset(at="in", how="stall"), Reset(how="stall")], ids=repr
 )
 async def test_an_answer_that_never_comes_lasts_until_the_client_leaves(cloud_of: Opener, action: Any) -> None:
-    """reliability.md section 2: no response."""
+    """our fault tables section 2: no response."""
     async with cloud_of() as call:
         headers, conversation_id = await _state(call)
         call.cloud.fail_next(action)
@@ -223,7 +223,7 @@ async def test_an_answer_that_never_comes_lasts_until_the_client_leaves(cloud_of
     ids=["wrong", "missing", "doubled"],
 )
 async def test_req_id_can_be_wrong_or_missing(cloud_of: Opener, how: Any, answered: str | None) -> None:
-    """reliability.md C15."""
+    """our fault tables C15."""
     async with cloud_of() as call:
         headers, conversation_id = await _state(call)
         call.cloud.fail_next(ReqId(how=how))
@@ -232,7 +232,7 @@ async def test_req_id_can_be_wrong_or_missing(cloud_of: Opener, how: Any, answer
 
 
 async def test_req_id_of_the_faulty_request_before() -> None:
-    """reliability.md C15: the reply of A served to B."""
+    """our fault tables C15: the reply of A served to B."""
     async with in_process() as call:
         headers, conversation_id = await _state(call)
         call.cloud.fail_next(ReqId(how="previous"), times=2)
@@ -241,7 +241,7 @@ async def test_req_id_of_the_faulty_request_before() -> None:
 
 
 async def test_batches_come_reordered_or_with_an_item_twice() -> None:
-    """protocol.md 5.9: correlate by `reqId`, not by position."""
+    """protocol notes 5.9: correlate by `reqId`, not by position."""
     async with in_process() as call:
         call.cloud.fail_next(Reorder(), endpoint="conversation")
         items = (await call.batch(await call.headers("a"))).json()
@@ -255,7 +255,7 @@ async def test_batches_come_reordered_or_with_an_item_twice() -> None:
 
 
 async def test_a_doubled_answer_is_left_over_on_the_connection() -> None:
-    """reliability.md rule 3: a surplus answer that the next request on the connection could take for its own."""
+    """our fault tables rule 3: a surplus answer that the next request on the connection could take for its own."""
     async with Sandbox() as cloud, calling(cloud) as call:
         headers, conversation_id = await _state(call)
         cloud.fail_next(ReqId(how="doubled"))
@@ -277,7 +277,7 @@ def _text() -> dict[str, str]:
 
 
 async def test_token_endpoint_can_be_down_slow_and_malformed(cloud_of: Opener) -> None:
-    """reliability.md C7."""
+    """our fault tables C7."""
     async with cloud_of() as call:
         call.cloud.fail_next(status=503, endpoint="token")
         assert (await call.ask_for_token()).status_code == 503
@@ -295,7 +295,7 @@ async def test_token_endpoint_can_be_down_slow_and_malformed(cloud_of: Opener) -
 
 
 async def test_an_answer_can_be_dripped(cloud_of: Opener) -> None:
-    """reliability.md C4."""
+    """our fault tables C4."""
     async with cloud_of() as call:
         headers, conversation_id = await _state(call)
         call.cloud.fail_next(Drip(seconds=0, size=7))

@@ -21,7 +21,7 @@ def _arrive(ledger: Ledger, request_id: str, *, applied: bool = True, dialog: st
 
 
 def test_arrivals_effects_and_losses_are_told_apart() -> None:
-    """reliability.md 4.9."""
+    """our fault tables 4.9."""
     ledger = Ledger()
     for request_id, applied in (("a", True), ("b", False), ("b", True), ("c", True), ("c", True), ("d", False)):
         _arrive(ledger, request_id, applied=applied)

@@ -40,7 +40,7 @@ def _ready(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "end of input"])
 def test_it_says_where_it_is_and_stops_within_a_second(how: str) -> None:
-    """design.md 6 and issue 2."""
+    """our design, 6 and issue 2."""
     process = _start("--exit-with-parent", "--port", "0")
     ready = _ready(process)
     assert list(ready) == ["url", "domain_api", "account_id", "client_id", "client_secret", "ca_file"]

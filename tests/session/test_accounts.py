@@ -37,7 +37,7 @@ def accounts_over(cloud: FakeCloud, credentials: Any = None, **options: Any) -> 
 
 
 async def test_a_session_is_made_at_first_use_and_used_again() -> None:
-    """design.md section 2."""
+    """our design, section 2."""
     async with accounts_over(FakeCloud()) as accounts:
         first = await accounts.session("1")
         assert await accounts.session("1") is first
@@ -54,7 +54,7 @@ async def test_a_session_is_made_at_first_use_and_used_again() -> None:
 
 
 async def test_an_idle_session_is_let_go() -> None:
-    """design.md section 2: idle_after."""
+    """our design, section 2: idle_after."""
     async with accounts_over(FakeCloud(), idle_after=100.0) as accounts:
         session = await accounts.session("1")
         await session.conversation("c-1", "customer").send_text("hello")
@@ -117,7 +117,7 @@ async def test_unknown_accounts_are_remembered_and_strangers_rationed() -> None:
 
 @pytest.mark.requirement("accounts:fair")
 async def test_accounts_share_one_width_in_turn() -> None:
-    """design.md section 2: one pool, one gate, fair between accounts."""
+    """our design, section 2: one pool, one gate, fair between accounts."""
     cloud = FakeCloud(latency=0.1)
     transport = ScriptedTransport(cloud)
     limits = SessionLimits(max_in_flight=10)

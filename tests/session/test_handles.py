@@ -70,7 +70,7 @@ def sent(cloud: Sandbox, kind: str) -> int:
 
 @pytest.mark.requirement("conversation:open")
 async def test_a_conversation_is_opened_spoken_in_and_closed() -> None:
-    """protocol.md 5 and 6."""
+    """protocol notes 5 and 6."""
     async with connected() as (cloud, session):
         consumer = session.consumer("customer-42")
         conversation = await consumer.open_conversation(
@@ -95,7 +95,7 @@ async def test_a_conversation_is_opened_spoken_in_and_closed() -> None:
 
 
 async def test_an_open_conversation_is_used_again_and_a_second_is_refused() -> None:
-    """protocol.md 1.2: a consumer may have one open conversation."""
+    """protocol notes 1.2: a consumer may have one open conversation."""
     async with connected() as (cloud, session):
         consumer = session.consumer("customer")
         first = await consumer.open_conversation()
@@ -111,7 +111,7 @@ async def test_an_open_conversation_is_used_again_and_a_second_is_refused() -> N
 
 @pytest.mark.requirement("conversation:single-flight")
 async def test_however_many_ask_one_conversation_is_opened() -> None:
-    """design.md section 2: single flight per consumer."""
+    """our design, section 2: single flight per consumer."""
     async with connected() as (cloud, session):
         found: list[Conversation] = []
 
@@ -126,7 +126,7 @@ async def test_however_many_ask_one_conversation_is_opened() -> None:
 
 
 async def test_a_restarted_worker_finds_the_conversation_in_the_store() -> None:
-    """design.md section 2: store."""
+    """our design, section 2: store."""
     store = MemoryStore()
     async with Sandbox(in_process=True, agent="silent") as cloud:
         async with cloud.session(store=store) as session:
@@ -148,7 +148,7 @@ async def test_a_restarted_worker_finds_the_conversation_in_the_store() -> None:
 
 
 async def test_a_conversation_that_nobody_here_can_name_is_told_so() -> None:
-    """protocol.md 8.3: the answer does not name the open conversation."""
+    """protocol notes 8.3: the answer does not name the open conversation."""
     async with Sandbox(in_process=True, agent="silent") as cloud:
         async with cloud.session() as session:
             await session.consumer("customer").open_conversation()
@@ -159,7 +159,7 @@ async def test_a_conversation_that_nobody_here_can_name_is_told_so() -> None:
 
 
 async def test_a_text_to_a_consumer_opens_and_reopens() -> None:
-    """design.md section 2: consumer.send_text."""
+    """our design, section 2: consumer.send_text."""
     async with connected() as (cloud, session):
         consumer = session.consumer("customer")
         first = await consumer.send_text("hello", opening=Opening(skill_id="77"))
@@ -191,7 +191,7 @@ async def test_a_refused_profile_is_told_and_costs_no_conversation(caplog: pytes
 
 
 async def test_a_foreign_conversation_is_refused_for_that_consumer_alone() -> None:
-    """protocol.md 8.2: consumer A acting on consumer B's conversation."""
+    """protocol notes 8.2: consumer A acting on consumer B's conversation."""
     async with connected() as (cloud, session):
         theirs = await session.consumer("victim").open_conversation()
         mine = session.conversation(theirs.conversation_id, "intruder")
@@ -204,7 +204,7 @@ async def test_a_foreign_conversation_is_refused_for_that_consumer_alone() -> No
 
 @pytest.mark.requirement("batch:order")
 async def test_a_batch_answers_in_order_and_says_which_item_failed() -> None:
-    """design.md section 2: batch."""
+    """our design, section 2: batch."""
     from connector_async.wire import ConsumerRequestConversation
 
     async with connected() as (_, session):
@@ -221,7 +221,7 @@ async def test_a_batch_answers_in_order_and_says_which_item_failed() -> None:
 
 
 async def test_any_body_can_be_sent_raw_ones_too() -> None:
-    """design.md section 2: request, RawBody."""
+    """our design, section 2: request, RawBody."""
     async with connected() as (_, session):
         conversation = await session.consumer("customer").open_conversation()
         response = await session.request(
@@ -238,7 +238,7 @@ async def test_any_body_can_be_sent_raw_ones_too() -> None:
 
 
 async def test_receipts_and_typing_reach_the_cloud() -> None:
-    """protocol.md 6.4."""
+    """protocol notes 6.4."""
     async with connected() as (cloud, session):
         conversation = await session.consumer("customer").open_conversation()
         sequence = cloud.agent.says(conversation.conversation_id, "hello") or 0
@@ -278,7 +278,7 @@ async def test_typing_always_sends_the_stop(how: str) -> None:
 
 
 async def test_fields_of_the_conversation_can_be_set() -> None:
-    """protocol.md 6.6 and 5.7."""
+    """protocol notes 6.6 and 5.7."""
     async with connected() as (_, session):
         conversation = await session.consumer("customer").open_conversation()
         await conversation.update_profile(SetUserProfile(first_name="Ada"))
@@ -301,7 +301,7 @@ async def test_closing_what_the_agent_has_closed_is_no_error() -> None:
 @pytest.mark.requirement("files:send")
 @pytest.mark.parametrize("anyio_backend", [ASYNCIO])  # a file is read in a thread, for which no virtual clock waits
 async def test_a_file_goes_through_the_storage_and_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """protocol.md 6.7."""
+    """protocol notes 6.7."""
     path = tmp_path / "logo.png"
     path.write_bytes(PNG)
 
@@ -356,7 +356,7 @@ async def test_a_storage_that_refuses_costs_the_publish() -> None:
 
 
 async def test_choosing_sends_the_action_and_then_the_text_with_the_same_metadata() -> None:
-    """protocol.md 6.5."""
+    """protocol notes 6.5."""
     async with connected() as (cloud, session):
         conversation = await session.consumer("customer").open_conversation()
         sequence = cloud.agent.says(conversation.conversation_id, "Which size?") or 0
@@ -379,7 +379,7 @@ async def test_choosing_sends_the_action_and_then_the_text_with_the_same_metadat
 
 @pytest.mark.requirement("client-properties:every-call")
 async def test_client_properties_are_on_every_call_of_the_conversation(caplog: pytest.LogCaptureFixture) -> None:
-    """protocol.md 5.2 and 11.3."""
+    """protocol notes 5.2 and 11.3."""
     seen: list[str | None] = []
 
     class Watching(httpx.AsyncBaseTransport):
@@ -405,7 +405,7 @@ async def test_client_properties_are_on_every_call_of_the_conversation(caplog: p
 
 
 async def test_without_webhooks_nothing_can_be_heard_and_that_is_said_at_once() -> None:
-    """design.md section 2: at once an error where they are not connected."""
+    """our design, section 2: at once an error where they are not connected."""
     async with connected() as (_, session):
         conversation = await session.consumer("customer").open_conversation()
         result = await conversation.send_text("hello")
@@ -510,7 +510,7 @@ async def test_a_lost_create_is_recovered_by_webhook() -> None:
 
 
 async def test_opening_has_a_deadline_of_its_own() -> None:
-    """style.md 5.9."""
+    """our style 5.9."""
     async with connected() as (cloud, session):
         from connector_async.sandbox import Latency
 
@@ -535,7 +535,7 @@ def test_ids_are_checked_when_handles_are_made() -> None:
 
 
 async def test_a_request_for_a_url_can_be_made_alone() -> None:
-    """protocol.md 6.7."""
+    """protocol notes 6.7."""
     async with connected() as (_, session):
         response = await session.request(GenerateURLForUploadFile(1000, "PNG"), consumer="customer")
         assert response.body.relative_path.startswith("/")

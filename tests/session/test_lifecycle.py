@@ -128,7 +128,7 @@ def test_missing_variables_are_named_all_at_once() -> None:
 
 @pytest.mark.requirement("session:from-env")
 async def test_a_session_comes_from_the_environment_and_a_secret_file(tmp_path: Path) -> None:
-    """design.md section 2."""
+    """our design, section 2."""
     secret = tmp_path / "secret"
     async with Sandbox(in_process=True) as cloud:
         secret.write_text(cloud.client_secret + "\n")
@@ -145,7 +145,7 @@ async def test_a_session_comes_from_the_environment_and_a_secret_file(tmp_path: 
 
 
 async def test_an_error_of_the_block_leaves_as_itself() -> None:
-    """style.md 5.8."""
+    """our style 5.8."""
     with pytest.raises(KeyError, match="mine"):
         async with session_over(FakeCloud()) as session:
             await session.consumer("customer").open_conversation()
@@ -153,7 +153,7 @@ async def test_an_error_of_the_block_leaves_as_itself() -> None:
 
 
 async def test_a_group_of_the_block_stays_a_group() -> None:
-    """style.md 5.8."""
+    """our style 5.8."""
     with pytest.raises(ExceptionGroup) as caught:
         async with session_over(FakeCloud()):
             raise ExceptionGroup("two", [KeyError("one"), KeyError("two")])
@@ -161,7 +161,7 @@ async def test_a_group_of_the_block_stays_a_group() -> None:
 
 
 async def test_the_cancellation_of_the_block_is_not_swallowed() -> None:
-    """style.md 5.4."""
+    """our style 5.4."""
     with anyio.move_on_after(1) as scope:
         async with session_over(FakeCloud()):
             await anyio.sleep_forever()
@@ -222,7 +222,7 @@ async def test_what_does_not_end_in_time_is_reported(caplog: pytest.LogCaptureFi
 
 @pytest.mark.requirement("session:closed")
 async def test_a_request_after_the_close_ends_with_session_closed() -> None:
-    """style.md 5.3."""
+    """our style 5.3."""
     async with session_over(FakeCloud()) as session:
         conversation = session.conversation("c-1", "customer")
         await session.aclose()
@@ -307,7 +307,7 @@ async def test_pending_shows_age_stage_and_attempt() -> None:
 
 
 async def test_health_says_what_is_wrong() -> None:
-    """design.md section 2."""
+    """our design, section 2."""
     cloud = FakeCloud()
 
     async def down(post: Any) -> Any:
@@ -350,7 +350,7 @@ async def test_a_failing_hook_costs_a_log_line(caplog: pytest.LogCaptureFixture)
 
 
 async def test_hooks_hear_of_tokens_requests_and_the_end() -> None:
-    """design.md section 2."""
+    """our design, section 2."""
     events: list[hooks.Event] = []
     async with session_over(FakeCloud(), hooks=[events.append]) as session:
         await session.conversation("c-1", "customer").send_text("hello")

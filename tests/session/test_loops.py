@@ -50,7 +50,7 @@ async def _flow(cloud: Sandbox, session: ConnectorSession) -> None:
 @pytest.mark.requirement("loops:core-flow")
 @pytest.mark.parametrize("anyio_backend", EVERY_LOOP)
 async def test_the_core_flow_runs_on_every_loop() -> None:
-    """design.md section 4, decision 10: trio too wherever a transport for it exists."""
+    """our design, section 4, decision 10: trio too wherever a transport for it exists."""
     async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session() as session:
         await _flow(cloud, session)
 
@@ -78,7 +78,7 @@ async def _say(cloud: Sandbox, conversation_id: str) -> None:
 @pytest.mark.parametrize("anyio_backend", [ASYNCIO, UVLOOP])
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "tls"])
 async def test_the_core_flow_runs_over_sockets(tls: bool) -> None:
-    """design.md section 5: the pooled transport is the default on asyncio."""
+    """our design, section 5: the pooled transport is the default on asyncio."""
     async with Sandbox(agent="silent", tls=tls) as cloud:
         async with cloud.session() as session:
             await _flow(cloud, session)
@@ -86,7 +86,7 @@ async def test_the_core_flow_runs_over_sockets(tls: bool) -> None:
 
 @pytest.mark.parametrize("anyio_backend", [ASYNCIO])
 async def test_a_transport_of_ones_own_stays_open_and_serves_two_sessions() -> None:
-    """design.md section 2: what you pass you close."""
+    """our design, section 2: what you pass you close."""
     async with Sandbox(agent="silent", tls=True) as cloud:
         async with PooledTransport(ssl_context=cloud.ssl_context, max_connections=8) as transport:
             for name in ("first", "second"):

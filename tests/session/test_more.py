@@ -56,7 +56,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 100
 
 
 async def test_deliveries_are_verified_before_the_first_send_where_a_callable_gives_the_secret() -> None:
-    """design.md section 2: credentials may be an async callable."""
+    """our design, section 2: credentials may be an async callable."""
     heard: list[str] = []
     router = Router()
 
@@ -102,7 +102,7 @@ async def test_a_vault_that_fails_costs_a_warning_and_no_session(caplog: pytest.
 
 
 async def test_a_conversation_that_a_handler_claims_is_adopted() -> None:
-    """protocol.md 9.2: deliveries cover conversations that this connector did not open."""
+    """protocol notes 9.2: deliveries cover conversations that this connector did not open."""
     heard: list[tuple[str, str]] = []
     router = Router()
 
@@ -155,7 +155,7 @@ class _Counting(MemoryStore):
 
 @pytest.mark.parametrize("anyio_backend", [ASYNCIO])
 async def test_the_webhook_app_is_served_at_one_exact_path() -> None:
-    """design.md section 2: serve. A redirect would count as a failed delivery."""
+    """our design, section 2: serve. A redirect would count as a failed delivery."""
     async with Sandbox(agent="silent") as cloud, cloud.session() as session:
         async with session.serve(port=0, path="/hook") as url, httpx.AsyncClient() as client:
             cloud.deliver_to_url(url)
@@ -248,7 +248,7 @@ async def test_a_stream_ends_with_its_session_and_every_message_has_its_outcome(
 
 
 async def test_stats_and_health_are_plain_data() -> None:
-    """design.md section 2: .as_dict()."""
+    """our design, section 2: .as_dict()."""
     session = session_over(FakeCloud())
     assert session.health().as_dict() == {"live": False, "ready": False, "problems": ("the session is new",)}
     assert session.stats().as_dict()["requests"] == 0
@@ -315,7 +315,7 @@ class _Storage(httpx.AsyncBaseTransport):
 
 
 async def test_a_storage_that_breaks_off_is_asked_again_and_then_told() -> None:
-    """protocol.md 6.7: the address lives a minute; nothing is published that is not there."""
+    """protocol notes 6.7: the address lives a minute; nothing is published that is not there."""
     async with Sandbox(in_process=True, agent="silent") as cloud:
         storage = _Storage(httpx.ASGITransport(cloud.app))
         async with cloud.session(transport=storage) as session:
@@ -337,7 +337,7 @@ async def test_a_storage_that_breaks_off_is_asked_again_and_then_told() -> None:
 
 
 async def test_a_file_that_takes_too_long_was_certainly_not_published() -> None:
-    """style.md 5.9: a deadline covers everything."""
+    """our style 5.9: a deadline covers everything."""
     async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session() as session:
         conversation = await session.consumer("customer").open_conversation()
         cloud.fail_next(Latency(seconds=30.0), endpoint="upload")
@@ -372,7 +372,7 @@ class _Shared(MemoryStore):
 
 
 async def test_an_echo_that_went_to_another_worker_settles_an_unknown_send() -> None:
-    """design.md section 4, decision 8: workers that share a durable store."""
+    """our design, section 4, decision 8: workers that share a durable store."""
     policy = RetryPolicy.vendor(unknown="report")
     store = _Shared()
     async with Sandbox(in_process=True, agent="silent") as cloud:
@@ -462,7 +462,7 @@ async def test_an_open_conversation_that_only_a_webhook_can_name_is_waited_for(t
 async def test_listeners_choose_by_role_and_class_and_several_wait_for_the_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """design.md section 2: wait_for, until_closed; a store that does not take the close costs a log line."""
+    """our design, section 2: wait_for, until_closed; a store that does not take the close costs a log line."""
 
     class Stubborn(MemoryStore):
         async def close_conversation(self, account_id: str, conversation_id: str) -> None:
@@ -533,7 +533,7 @@ async def test_a_store_that_fails_after_the_send_leaves_the_outcome_unknown() ->
 
 
 async def test_accounts_pass_on_errors_and_outlive_a_vault_that_fails(caplog: pytest.LogCaptureFixture) -> None:
-    """design.md section 2: Accounts."""
+    """our design, section 2: Accounts."""
     sealed = False
 
     async def vault(account_id: str) -> AppCredentials | None:

@@ -56,7 +56,7 @@ async def test_every_message_has_one_outcome_with_its_key() -> None:
 
 @pytest.mark.requirement("outbound:order")
 async def test_messages_of_a_consumer_arrive_in_order_and_consumers_run_in_parallel() -> None:
-    """design.md section 2: FIFO per consumer, parallel across."""
+    """our design, section 2: FIFO per consumer, parallel across."""
     cloud = FakeCloud(latency=0.1)
     async with session_over(cloud) as session:
         started = anyio.current_time()
@@ -73,7 +73,7 @@ async def test_messages_of_a_consumer_arrive_in_order_and_consumers_run_in_paral
 
 
 async def test_ordered_outcomes_come_in_the_order_of_the_messages() -> None:
-    """design.md section 2."""
+    """our design, section 2."""
     cloud = FakeCloud()
 
     async def uneven(post: Post) -> Any:
@@ -87,7 +87,7 @@ async def test_ordered_outcomes_come_in_the_order_of_the_messages() -> None:
 
 
 async def test_an_async_source_is_read_too() -> None:
-    """design.md section 2."""
+    """our design, section 2."""
 
     async def source() -> AsyncIterator[Outgoing[int]]:
         for message in messages(20):
@@ -100,7 +100,7 @@ async def test_an_async_source_is_read_too() -> None:
 
 @pytest.mark.requirement("outbound:bounded")
 async def test_no_more_is_read_than_is_taken_or_under_way() -> None:
-    """design.md section 2: bounded memory."""
+    """our design, section 2: bounded memory."""
     read: list[int] = []
 
     def source() -> Iterator[Outgoing[int]]:
@@ -115,7 +115,7 @@ async def test_no_more_is_read_than_is_taken_or_under_way() -> None:
 
 
 async def test_one_busy_consumer_holds_at_most_its_share() -> None:
-    """design.md section 2: per_consumer."""
+    """our design, section 2: per_consumer."""
     cloud = FakeCloud(latency=1.0)
     async with session_over(cloud) as session:
         stream = session.send_many(messages(100, 1), concurrency=100, per_consumer=5)
@@ -142,7 +142,7 @@ async def test_a_failing_source_raises_after_the_outcomes_of_what_was_read() -> 
 
 
 async def test_stop_reads_no_more_and_settles_the_rest() -> None:
-    """design.md section 2."""
+    """our design, section 2."""
     async with session_over(FakeCloud(latency=0.1)) as session:
         stream = session.send_many(messages(100_000), concurrency=100)
         seen = []
@@ -229,7 +229,7 @@ async def test_a_message_may_wait_so_long_for_those_before_it() -> None:
 
 @pytest.mark.requirement("outbound:survives-caller")
 async def test_a_message_survives_its_cancelled_caller() -> None:
-    """design.md section 2: a web request that is cancelled."""
+    """our design, section 2: a web request that is cancelled."""
     cloud = FakeCloud(latency=1.0)
     async with session_over(cloud) as session:
         with anyio.move_on_after(0.5):
@@ -258,7 +258,7 @@ async def test_a_full_queue_refuses_at_admission() -> None:
 
 
 async def test_refusals_and_unknowns_are_told_apart() -> None:
-    """design.md section 2."""
+    """our design, section 2."""
     cloud = FakeCloud()
     policy = RetryPolicy.vendor(unknown="report")
     async with session_over(cloud, retry=policy) as session:
@@ -287,7 +287,7 @@ async def _refuse(post: Post, words: str) -> Any:
 
 
 async def test_a_closed_conversation_of_a_consumer_is_opened_again() -> None:
-    """protocol.md 1.3, step 8."""
+    """protocol notes 1.3, step 8."""
     cloud = FakeCloud()
     async with session_over(cloud) as session:
         first = await session.send(Outgoing("customer", "hello"))

@@ -220,7 +220,7 @@ async def test_s3_line_breaks_never_get_into_a_head(evil: str) -> None:
 
 
 async def test_the_token_is_renewed_in_the_background_before_it_ends() -> None:
-    """design.md decision 4: nobody waits at the hour when the token expires."""
+    """our design, decision 4: nobody waits at the hour when the token expires."""
     cloud = FakeCloud(lifetime=3600.0)
     slowest = 0.0
     async with session_over(cloud, tokens=TokenSettings()) as session:

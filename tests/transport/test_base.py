@@ -53,14 +53,14 @@ def test_what_is_no_base_url_is_refused(base: str) -> None:
 
 @given(st.text().filter(lambda path: any(not "!" <= char <= "~" for char in path)))
 def test_a_path_that_would_break_the_request_is_refused(path: str) -> None:
-    """reliability.md, S3."""
+    """our fault tables, S3."""
     with pytest.raises(LocalProtocolError):
         Target("http://a", f"/{path}")
 
 
 @given(st.text(min_size=1).filter(lambda value: any(not (" " <= char <= "~" or char == "\t") for char in value)))
 def test_a_header_value_that_would_break_the_request_is_refused(value: str) -> None:
-    """reliability.md, S3: and the value, which may be a token, is not shown."""
+    """our fault tables, S3: and the value, which may be a token, is not shown."""
     with pytest.raises(LocalProtocolError) as caught:
         Headers([("Authorization", CANARY + value)])
     assert_canary_absent(caught.value)

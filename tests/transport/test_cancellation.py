@@ -1,6 +1,6 @@
 """Cancelled at every point where it can be: nothing is left, no slot is lost, the cancellation surfaces.
 
-reliability.md, C12 and section 4.2 for the driver; C13 for the churn.
+our fault tables, C12 and section 4.2 for the driver; C13 for the churn.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ async def _quiet(setting: _Setting) -> None:
 @pytest.mark.parametrize("mode", ["native", "native same tick", "scope", "scope same tick"])
 @pytest.mark.parametrize("path", _PATHS)
 async def test_cancelling_at_any_point_loses_no_slot(path: str, mode: str, anyio_backend: Any) -> None:
-    """reliability.md, C12."""
+    """our fault tables, C12."""
     with anyio.fail_after(10):
         points, surfaced = await _walk(path, _NEVER, mode)
         assert points >= 1
@@ -210,7 +210,7 @@ async def _churn(post: Callable[[], Awaitable[Any]], seconds: float) -> None:
 @pytest.mark.parametrize("seconds", [0.6, pytest.param(10, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("kind", ["pooled", "httpx"])
 async def test_after_a_churn_of_cancels_50_of_50_requests_succeed(kind: str, seconds: float) -> None:
-    """reliability.md, C13: raw stock httpx manages 0 of 50 (encode/httpcore#1093). 10 s and more behind `-m soak`."""
+    """Our fault tables, C13: raw stock httpx manages 0 of 50 (encode/httpcore#1093); 10 s and more with `-m soak`."""
 
     async def slow(peer: Peer) -> None:
         while True:

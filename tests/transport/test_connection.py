@@ -120,7 +120,7 @@ SURPLUS = {
 
 @pytest.mark.parametrize("name", SURPLUS)
 async def test_a_connection_with_surplus_bytes_is_never_used_again(name: str) -> None:
-    """reliability.md, rule 3: the answer itself is good, the connection is not."""
+    """our fault tables, rule 3: the answer itself is good, the connection is not."""
     for cuts in [
         (SURPLUS[name],),
         (SURPLUS[name][:-1], SURPLUS[name][-1:]),
@@ -207,7 +207,7 @@ async def test_httpx_gets_its_own_protocol_error(name: str) -> None:
 async def test_an_answer_that_is_cut_short_has_an_unknown_outcome(
     raw: bytes, phase: Phase, answered: bool, how: str
 ) -> None:
-    """reliability.md, section 2: by policy, for bytes had been sent."""
+    """our fault tables, section 2: by policy, for bytes had been sent."""
     wire = Wire()
     task = wire.post()
     await wire.feed(raw) if raw else None
@@ -339,7 +339,7 @@ async def test_a_compressed_answer_is_read_although_not_asked_for(coding: bytes,
 async def test_a_compressed_answer_is_bounded_and_checked(
     coding: bytes, body: bytes, expected: type[Exception]
 ) -> None:
-    """reliability.md, rule 5."""
+    """our fault tables, rule 5."""
     wire = Wire()
     task = wire.post()
     await wire.feed(
@@ -462,7 +462,7 @@ async def test_a_failure_for_a_caller_who_left_in_the_same_moment_is_dropped() -
 
 
 async def test_cancelling_closes_the_connection() -> None:
-    """design.md, decision 6: never returned dirty to the pool."""
+    """our design, decision 6: never returned dirty to the pool."""
     wire = Wire()
     task = wire.post()
     await asyncio.sleep(0)

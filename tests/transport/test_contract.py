@@ -84,7 +84,7 @@ async def test_the_request_arrives_as_it_was_given(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", OWN_KINDS)
 async def test_a_reset_after_every_byte_of_the_answer_has_an_unknown_outcome(kind: Kind) -> None:
-    """reliability.md, C1: 0 wrong results. Every offset of an answer of about 150 bytes."""
+    """our fault tables, C1: 0 wrong results. Every offset of an answer of about 150 bytes."""
     raw = answer(
         b'{"code":"OK","reqId":"1"}', headers=b"Content-Type: application/json\r\nServer: ws\r\nDate: Tue, 24 Nov\r\n"
     )
@@ -128,7 +128,7 @@ async def test_a_reset_after_every_byte_of_the_answer_has_an_unknown_outcome(kin
 )
 @pytest.mark.parametrize("kind", OWN_KINDS[:2])
 async def test_a_flood_costs_little_memory(kind: Kind, fault: str) -> None:
-    """reliability.md, C19: stop at the cap (1 MiB) and grow by twice that at most, plus the server's own part."""
+    """our fault tables, C19: stop at the cap (1 MiB) and grow by twice that at most, plus the server's own part."""
     async with FaultServer(BEHAVIOURS[fault]) as server, kind() as transport:
         target = Target(server.base, "/")
         tracemalloc.start()

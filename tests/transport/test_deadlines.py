@@ -89,7 +89,7 @@ async def test_closing_forgets_everything(anyio_backend: Any) -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio", UVLOOP])
 @pytest.mark.parametrize("fault", ["no response", "body dripped", "headers dripped", "zero window"])
 async def test_a_slow_peer_is_left_at_the_deadline(fault: str, anyio_backend: Any) -> None:
-    """reliability.md, C4: D + 50 ms, on real time; 20 each where the figure says 100.
+    """our fault tables, C4: D + 50 ms, on real time; 20 each where the figure says 100.
 
     All at once, and the median, because other tests share the cores.
     """

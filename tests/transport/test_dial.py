@@ -133,7 +133,7 @@ async def test_a_name_that_does_not_exist_was_sent_nothing(anyio_backend: Any) -
 
 
 async def test_new_connections_follow_a_change_of_address(anyio_backend: Any) -> None:
-    """reliability.md, C20: with `max_age`, all traffic has moved after that time."""
+    """our fault tables, C20: with `max_age`, all traffic has moved after that time."""
     async with FaultServer(well_behaved) as before, FaultServer(well_behaved) as after:
         ports = [before.port]
 

@@ -122,7 +122,7 @@ def _judge(kind: Kind, fault: str, outcomes: list[str], expected: set[str]) -> N
 @pytest.mark.parametrize("fault", EXPECTED)
 @pytest.mark.parametrize("kind", EVERY_KIND)
 async def test_each_wire_fault_has_its_own_outcome(kind: Kind, fault: str) -> None:
-    """reliability.md, section 2: the column "must become"."""
+    """our fault tables, section 2: the column "must become"."""
     _judge(kind, fault, await _outcomes(kind, fault, _COUNT), EXPECTED[fault])
 
 
@@ -138,7 +138,7 @@ async def test_each_wire_fault_has_its_own_outcome_every_time(kind: Kind, fault:
 @pytest.mark.parametrize("fault", EXPECTED_OF_SECOND)
 @pytest.mark.parametrize("kind", EVERY_KIND)
 async def test_a_kept_connection_that_goes_bad_costs_at_most_its_own_exchange(kind: Kind, fault: str) -> None:
-    """reliability.md, section 2: the rows with a second POST."""
+    """our fault tables, section 2: the rows with a second POST."""
     outcomes: list[str] = []
     for _ in range(_COUNT):
         async with FaultServer(BEHAVIOURS[fault]) as server, kind() as transport:

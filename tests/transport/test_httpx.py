@@ -183,7 +183,7 @@ async def test_an_error_of_the_body_leaves_as_itself(anyio_backend: Any) -> None
 
 @pytest.mark.parametrize("where", ["head", "body"])
 async def test_the_deadline_is_ours_and_total(anyio_backend: Any, where: str) -> None:
-    """reliability.md, rule 2: whatever the transport does or does not do about time."""
+    """our fault tables, rule 2: whatever the transport does or does not do about time."""
     body = Body(b"x", then_waits=True)
     inner = Scripted(_sleep_forever) if where == "head" else _answers(lambda: httpx.Response(200, stream=body))
     async with HttpxTransport(inner) as transport:
@@ -287,7 +287,7 @@ def _with_cause(error: Exception, cause: Exception) -> Exception:
 async def test_foreign_errors_are_told_apart_and_not_believed(
     anyio_backend: Any, error: Exception, expected: type[Exception]
 ) -> None:
-    """reliability.md, rule 4: a foreign error class does not prove that nothing was sent."""
+    """our fault tables, rule 4: a foreign error class does not prove that nothing was sent."""
     async with HttpxTransport(_raises(error)) as transport:
         with pytest.raises(expected) as caught:
             await _post(transport)
@@ -490,7 +490,7 @@ async def test_a_clients_request_ends_with_its_caller_or_the_transport(anyio_bac
 
 @pytest.mark.parametrize("anyio_backend", [ASYNCIO])
 async def test_natively_cancelled_client_requests_lose_no_slot_of_httpx(anyio_backend: Any) -> None:
-    """reliability.md, rule 1: raw stock httpx ends up with none."""
+    """our fault tables, rule 1: raw stock httpx ends up with none."""
 
     async def slow(peer: Peer) -> None:
         while True:

@@ -404,7 +404,7 @@ async def test_a_url_that_is_not_http_is_refused(url: str) -> None:
     ids=["line break", "space in a name", "NUL", "method", "CONNECT", "target"],
 )
 async def test_a_head_that_would_break_the_request_is_refused(request_: httpx.Request) -> None:
-    """reliability.md, S3, for the other interface: before any I/O."""
+    """our fault tables, S3, for the other interface: before any I/O."""
     async with PooledTransport() as transport:
         with pytest.raises(httpx.LocalProtocolError):
             await transport.handle_async_request(request_)

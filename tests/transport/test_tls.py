@@ -1,4 +1,4 @@
-"""TLS: who is believed, who is refused, and that a refusal is named and never retried (reliability.md, S5)."""
+"""TLS: who is believed, who is refused, and that a refusal is named and never retried (our fault tables, S5)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _REFUSED: dict[str, Callable[[], FaultServer]] = {
 @pytest.mark.parametrize("what", _REFUSED)
 @pytest.mark.parametrize("kind", EVERY_KIND)
 async def test_a_server_that_cannot_be_believed_is_refused_and_never_retried(kind: Kind, what: str) -> None:
-    """reliability.md, section 2: TLSError, whatever the transport calls it."""
+    """our fault tables, section 2: TLSError, whatever the transport calls it."""
     async with _REFUSED[what]() as server:
         async with kind(authority().client_context(), authority().pem) as transport:
             known = kind.shortcomings.get(f"tls {what}")
