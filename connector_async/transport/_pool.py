@@ -16,7 +16,7 @@ import anyio
 import attrs
 
 from connector_async.errors import Phase, TLSError, TransportError
-from connector_async.transport._connection import LOOK_AFTER, Connection
+from connector_async.transport._connection import LOOK_AFTER, BufferedConnection, Connection
 from connector_async.transport._deadlines import Deadlines, Expiring
 from connector_async.transport._dial import Resolver, dial
 from connector_async.transport._tls import TLSSettings
@@ -25,6 +25,7 @@ __all__ = ["Host", "Limits", "Origin", "Pool"]
 
 Origin = tuple[str, str, int]
 
+_READ_SIZE = 65_536
 # Expired idle connections are closed up to this many seconds late: one look for many.
 _SWEEP_INTERVAL = 1.0
 # Aborted sockets close within a turn or two of the loop; nothing that goes wrong there may hold up who closes us.
@@ -126,6 +127,9 @@ class Pool:
         self.loop = loop
         self.limits = limits
         self.deadlines = Deadlines(loop)
+        self.view = memoryview(bytearray(_READ_SIZE))
+        is_uvloop = type(loop).__module__.startswith("uvloop")
+        self._connection_class = Connection if is_uvloop else BufferedConnection
         self.hosts: dict[Origin, Host] = {}
         self.opened = 0
         self.served = 0
@@ -282,7 +286,7 @@ class Pool:
         connected = await dial(name, port, resolver=self._resolver, delay=delay)
         if context is not None:
             opening.phase = Phase.TLS
-        connection = Connection(self, host)
+        connection = self._connection_class(self, host)
         try:
             await self.loop.create_connection(
                 lambda: connection,
