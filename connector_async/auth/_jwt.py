@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from typing import Any, TypeGuard
 
@@ -22,7 +23,7 @@ _UNVERIFIED = {
 
 def load() -> None:
     """Import PyJWT, and cryptography with it, when a session is built: neither importers nor a loop wait for it."""
-    import jwt  # noqa: F401
+    importlib.import_module("jwt")
 
 
 def is_token(value: object) -> TypeGuard[str]:
