@@ -136,6 +136,8 @@ class FaultServer:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._server.close()
+        for _ in range(3):  # what was accepted just now gets as far as having a task
+            await asyncio.sleep(0)
         while tasks := list(self._tasks):
             for task in tasks:
                 task.cancel()
