@@ -83,8 +83,8 @@ async def _post(transport: Transport, target: Target, seconds: float, body: byte
         result = error
     elapsed = anyio.current_time() - start
     if "timed out" in outcome_of(result):
-        # The figure is D + 50 ms, shown for the pooled transport in test_deadlines.py; here others run beside it.
-        assert seconds - 0.001 <= elapsed < seconds + 1
+        # Not before. How late, test_deadlines.py shows: here the server and megabytes share the loop.
+        assert elapsed >= seconds - 0.001
     return result
 
 
