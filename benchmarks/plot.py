@@ -11,7 +11,7 @@ from benchmarks.targets import SUBJECT
 
 def draw(measurements: Sequence[Measurement], path: str) -> None:
     """Write the picture in the format that the file's name ends with."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports] - an extra that the checks do not need
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
