@@ -51,9 +51,6 @@ class Rider(Protocol):
     def abort(self, reason: str) -> None: ...
 
 
-_READ_BYTES = 65_536
-
-
 class Connection(asyncio.Protocol):
     """A protocol for asyncio, a set of callbacks for httptools, and one exchange at a time.
 
@@ -253,10 +250,6 @@ class Connection(asyncio.Protocol):
         # TLS compares differently: zero would never resume.
         high = 0 if transport.get_extra_info("ssl_object") is None else 1
         self._transport.set_write_buffer_limits(high=high, low=0)
-        if hasattr(transport, "max_size"):
-            # asyncio reads into a fresh buffer of this size each time; its own 256 KiB may go back to the system
-            # after every read, which costs more than the message.
-            setattr(transport, "max_size", _READ_BYTES)  # noqa: B010 - not declared by typeshed
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
