@@ -69,6 +69,7 @@ def test_send_judges_the_session_by_the_ratios_of_the_same_run() -> None:
     assert judged["session / aiohttp at 100 in flight"]["verdict"] == "not measured"
 
 
+@pytest.mark.requirement("C24")
 def test_load_compares_rate_and_tail_at_a_slow_server() -> None:
     """Row C24 of the fault catalogue, at a count that shows only that it works."""
     result = run("load", "--in-flight", "5", "--latency", "0.001", "--rounds", "1", "--seconds", "0.02")

@@ -82,6 +82,7 @@ async def test_the_request_arrives_as_it_was_given(kind: Kind) -> None:
         assert body == b'{"a":"\xc3\xa4"}'
 
 
+@pytest.mark.requirement("C1")
 @pytest.mark.parametrize("kind", OWN_KINDS)
 async def test_a_reset_after_every_byte_of_the_answer_has_an_unknown_outcome(kind: Kind) -> None:
     """our fault tables, C1: 0 wrong results. Every offset of an answer of about 150 bytes."""

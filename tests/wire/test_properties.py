@@ -67,6 +67,7 @@ def test_every_message_survives_copy_pickle_and_repr(cls: type[Message], data: s
     assert repr(message).startswith(f"{cls.__name__}(")
 
 
+@pytest.mark.requirement("C18")
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
 @settings(common, max_examples=5)
 @given(data=st.data())
