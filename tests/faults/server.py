@@ -99,6 +99,7 @@ class FaultServer:
         self._tls = tls
         self._host = host
         self._tasks: set[asyncio.Task[None]] = set()
+        self._transports: list[asyncio.WriteTransport] = []
         self._server: asyncio.Server
 
     @property
@@ -120,6 +121,7 @@ class FaultServer:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
+        self._transports.append(writer.transport)
 
         def done(_: object) -> None:  # also of a task that was cancelled before it began
             self._tasks.discard(task)
@@ -142,6 +144,8 @@ class FaultServer:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+        for transport in self._transports:  # one that is being closed may still wait for its client to read
+            transport.abort()
         for _ in range(3):  # closed transports let go of their sockets in the next turns
             await asyncio.sleep(0)
 
