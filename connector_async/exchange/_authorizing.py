@@ -53,10 +53,10 @@ class Authorizer:
             # The bare token: the token service calls it a Bearer, every page of the API sends it without.
             headers = Headers([("Authorization", app_token.value), ("Content-Type", "application/json")])
             self._app_headers = (app_token, headers)
-        headers = self._app_headers[1].plus(consumer_token.headers)
+        block = self._app_headers[1].block + consumer_token.line
         if call.properties is not None:
-            headers = headers.plus(call.properties)
-        return Ready(cached[1], headers, app_token, consumer_token)
+            block += call.properties.block
+        return Ready(cached[1], Headers.of_block(block), app_token, consumer_token)
 
     def app_token_holds(self) -> bool:
         """Whether an AppJWT is at hand."""

@@ -77,22 +77,29 @@ class Headers:
         LocalProtocolError: A name or value has characters that HTTP does not allow, such as a line break.
     """
 
-    __slots__ = ("block", "items")
+    __slots__ = ("block",)
 
     def __init__(self, items: Iterable[tuple[str, str]]) -> None:
-        self.items = tuple(items)
-        for name, value in self.items:
+        lines: list[str] = []
+        for name, value in items:
             if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
                 # The value may be a token: it is not shown.
                 raise LocalProtocolError(f"header {name!r} has characters that HTTP does not allow")
-        self.block = "".join(f"{name}: {value}\r\n" for name, value in self.items).encode("ascii")
+            lines.append(f"{name}: {value}\r\n")
+        self.block = "".join(lines).encode("ascii")
 
-    def plus(self, other: Headers) -> Headers:
-        """Both, this one first; costs two concatenations."""
-        joined = Headers.__new__(Headers)
-        joined.items = self.items + other.items
-        joined.block = self.block + other.block
-        return joined
+    @classmethod
+    def of_block(cls, block: bytes) -> Headers:
+        """Of lines that are known to be good, each with its end."""
+        headers = cls.__new__(cls)
+        headers.block = block
+        return headers
+
+    @property
+    def items(self) -> tuple[tuple[str, str], ...]:
+        """Names and values, taken out of the lines: only transports other than ours need them apart."""
+        lines = self.block.decode("ascii").split("\r\n")[:-1]
+        return tuple([(name, value) for name, _, value in [line.partition(": ") for line in lines]])
 
     def __repr__(self) -> str:
         return f"Headers({', '.join(name for name, _ in self.items)})"
