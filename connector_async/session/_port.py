@@ -32,6 +32,7 @@ class WebhookPort:
         self._parts = parts
         self._store = store
         self._hooks = hooks
+        self._records: tuple[AppCredentials, tuple[AppRecord, ...]] | None = None
 
     @property
     def account_id(self) -> str:
@@ -53,14 +54,15 @@ class WebhookPort:
         credentials: AppCredentials | None = self._parts.source.credentials
         if credentials is None:
             return ()
-        return (
-            AppRecord(
+        if self._records is None or self._records[0] is not credentials:
+            record = AppRecord(
                 account_id=self.account_id,
                 client_id=credentials.client_id,
                 secret=credentials.client_secret,
                 previous_secrets=credentials.previous_secrets,
-            ),
-        )
+            )
+            self._records = (credentials, (record,))
+        return self._records[1]
 
     def start_soon(self, work: Callable[..., Coroutine[Any, Any, None]], /, *args: object) -> None:
         """Run a task of the session's."""

@@ -22,7 +22,7 @@ from connector_async.wire import (
 __all__ = ["Part", "split"]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True, eq=False)
 class Part:
     """One change of a notification.
 

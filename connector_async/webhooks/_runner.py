@@ -10,11 +10,11 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import Any, cast
 
-import anyio
 import attrs
 
 from connector_async.protocol.inbox import event_digest
 from connector_async.webhooks._parts import Part
+from connector_async.webhooks._patience import within
 from connector_async.webhooks._ports import FoundConversation, SessionPort
 from connector_async.webhooks.incoming import Incoming, Unclaimed, guess_dialog_type, is_from_consumer
 from connector_async.webhooks.router import Bound, Handler, Router
@@ -180,8 +180,7 @@ class Runner:
             if self.handler_timeout is None:
                 await bound.call(incoming)
             else:
-                with anyio.fail_after(self.handler_timeout):
-                    await bound.call(incoming)
+                await within(self.handler_timeout, bound.call(incoming))
         except Exception as error:
             logger.exception("handler %s failed", bound.name)
             result.failures.append(Failure(bound.name, error))

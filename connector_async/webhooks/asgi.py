@@ -6,17 +6,19 @@ Thin on purpose: it reads and bounds the body, asks the receiver and the dispatc
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-import anyio
 import attrs
 
 from connector_async.errors import InvalidSignature, WebhookBodyTooLarge, WebhookError, WrongAccount
 from connector_async.webhooks._answer_guard import AnswerGuard
+from connector_async.webhooks._head import Head, Headers, read_head
+from connector_async.webhooks._patience import within
 from connector_async.webhooks.dispatcher import Acceptance, Dispatcher
 from connector_async.webhooks.events import AnswersSlow, DeliveryRefused, PreviousSecretNeeded
-from connector_async.webhooks.receiver import MAX_BODY_BYTES, Headers, Verified, account_of, header_pairs
+from connector_async.webhooks.receiver import MAX_BODY_BYTES, Verified
 from connector_async.webhooks.settings import Ack
 
 __all__ = ["AccountDirectory", "WebhookApp"]
@@ -44,6 +46,19 @@ _TEXTS = {
     500: b"error",
     503: b"try again",
 }
+
+
+def _headers_of(status: int) -> tuple[tuple[bytes, bytes], ...]:
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_TEXTS[status]))]
+    if status == 405:
+        headers.append((b"allow", b"POST"))
+    if status in {400, 401, 408, 413}:
+        # What is left of the body would be taken for the next request.
+        headers.append((b"connection", b"close"))
+    return tuple(headers)
+
+
+_HEADERS = {status: _headers_of(status) for status in _TEXTS}
 
 
 class _ClientGone(Exception):
@@ -88,7 +103,7 @@ class WebhookApp:
         reload_secrets: Asked when a signature does not fit; if it says True the delivery is verified once more.
         max_body_bytes: Larger bodies are answered with 413, and not read to their end.
         read_timeout: Seconds in which a body must have come, else 408.
-        clock: Seconds of the event loop.
+        clock: Seconds on any clock that does not go back.
     """
 
     def __init__(
@@ -99,7 +114,7 @@ class WebhookApp:
         reload_secrets: SecretsReload | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
         read_timeout: float = 5.0,
-        clock: Callable[[], float] = anyio.current_time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if ack not in {None, "queued", "stored", "handled"}:
             raise ValueError(f"ack is 'queued', 'stored' or 'handled', not {ack!r}")
@@ -148,16 +163,21 @@ class WebhookApp:
         Returns:
             The status to answer with and a short plain text. Nothing is raised but cancellation.
         """
-        return await self._timed(list(header_pairs(headers)), body)
+        account: list[Dispatcher] = []
+        try:
+            head = read_head(headers)
+        except WebhookError as error:
+            self._note_refusal(error, account)
+            return error.status, _TEXTS[error.status]
+        return await self._timed(head, body, account)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: list[tuple[str | bytes, str | bytes]] = list(scope["headers"])
         try:
             if scope["method"] != "POST":
                 raise _NotAccepted(405)
             # Who is no vendor gets no memory: the body is not even read.
-            account_of(headers)
-            body = await self._read(headers, receive)
+            head = read_head(scope["headers"])
+            body = await self._read(head, receive)
         except WebhookError as error:
             self._note_refusal(error, [])
             status, text = error.status, _TEXTS[error.status]
@@ -167,36 +187,42 @@ class WebhookApp:
         except _NotAccepted as refusal:
             status, text = refusal.status, _TEXTS[refusal.status]
         else:
-            status, text = await self._timed(headers, body)
+            status, text = await self._timed(head, body, [])
         await _answer(send, status, text)
 
-    async def _read(self, headers: list[tuple[str | bytes, str | bytes]], receive: Receive) -> bytes:
-        length = _content_length(headers)
-        if length is not None and length > self._max_body_bytes:
+    async def _read(self, head: Head, receive: Receive) -> bytes:
+        if not head.is_plain:
+            # The signature is over the bytes as sent, so they must come unencoded.
+            raise _NotAccepted(400)
+        if head.length is not None and head.length > self._max_body_bytes:
             raise _NotAccepted(413)
+        try:
+            body = await within(self._read_timeout, self._join(receive))
+        except TimeoutError:
+            raise _NotAccepted(408) from None
+        if head.length is not None and len(body) != head.length:
+            raise _NotAccepted(400)
+        return body
+
+    async def _join(self, receive: Receive) -> bytes:
         chunks: list[bytes] = []
         size = 0
-        with anyio.move_on_after(self._read_timeout):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _ClientGone
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > self._max_body_bytes:
-                    raise _NotAccepted(413)
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    if length is not None and size != length:
-                        raise _NotAccepted(400)
-                    return b"".join(chunks)
-        raise _NotAccepted(408)
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientGone
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self._max_body_bytes:
+                raise _NotAccepted(413)
+            if not message.get("more_body", False):
+                return b"".join((*chunks, chunk)) if chunks else chunk
+            chunks.append(chunk)
 
-    async def _timed(self, headers: list[tuple[str | bytes, str | bytes]], body: bytes) -> tuple[int, bytes]:
+    async def _timed(self, head: Head, body: bytes, account: list[Dispatcher]) -> tuple[int, bytes]:
         started = self._clock()
-        account: list[Dispatcher] = []
         try:
-            status = await self._take(headers, body, account)
+            status = await self._take(head, body, account)
         except WebhookError as error:
             status = error.status
             self._note_refusal(error, account)
@@ -209,18 +235,15 @@ class WebhookApp:
             self._raise_alarm(mean, account)
         return status, _TEXTS[status]
 
-    async def _take(
-        self, headers: list[tuple[str | bytes, str | bytes]], body: bytes, account: list[Dispatcher]
-    ) -> int:
+    async def _take(self, head: Head, body: bytes, account: list[Dispatcher]) -> int:
         """The status; `account` gets the dispatcher as soon as it is known, also when this raises."""
-        account_id = account_of(headers)
-        dispatcher = await self._accounts(account_id)
+        dispatcher = await self._accounts(head.account_id)
         if dispatcher is None:
             raise WrongAccount("the delivery is for an account that is not served here")
         account.append(dispatcher)
         if len(body) > self._max_body_bytes:
             raise WebhookBodyTooLarge(f"the body exceeds {self._max_body_bytes} bytes")
-        verified = await self._verify(dispatcher, headers, body)
+        verified = await self._verify(dispatcher, head, body)
         if verified is None:
             logger.warning("a delivery is left to the vendor to bring again: the credentials are not known yet")
             return 503
@@ -230,22 +253,20 @@ class WebhookApp:
         acceptance = await dispatcher.accept(verified.notification, body, ack)
         return 200 if acceptance is Acceptance.DONE else 503
 
-    async def _verify(
-        self, dispatcher: Dispatcher, headers: list[tuple[str | bytes, str | bytes]], body: bytes
-    ) -> Verified | None:
+    async def _verify(self, dispatcher: Dispatcher, head: Head, body: bytes) -> Verified | None:
         """What was verified; None before the session has any secret."""
         receiver = dispatcher.receiver
         if receiver is None:
             return None
         is_heard = self._refusals.count < _REFUSALS_PER_SECOND or int(self._clock()) != self._refusals.second
         try:
-            return receiver.verify(headers, body, with_diagnosis=is_heard)
+            return receiver.verify_read(head, body, with_diagnosis=is_heard)
         except InvalidSignature:
             account_id = dispatcher.port.account_id
             if self._reload_secrets is None or not await self._reload_secrets(account_id):
                 raise
         # The same receiver, with other secrets now.
-        return (dispatcher.receiver or receiver).verify(headers, body, with_diagnosis=is_heard)
+        return (dispatcher.receiver or receiver).verify_read(head, body, with_diagnosis=is_heard)
 
     def _note_refusal(self, error: WebhookError, account: list[Dispatcher]) -> None:
         reason = error.reason if isinstance(error, InvalidSignature) else str(error)
@@ -266,31 +287,9 @@ class WebhookApp:
             dispatcher.port.emit(AnswersSlow(mean=mean, window=self._guard.window))
 
 
-def _content_length(headers: list[tuple[str | bytes, str | bytes]]) -> int | None:
-    """What the client says about its body; the signature is over the bytes as sent, so it must come unencoded."""
-    length: int | None = None
-    for name, value in headers:
-        match bytes(name.encode() if isinstance(name, str) else name).lower():
-            case b"content-length":
-                text = value.encode() if isinstance(value, str) else value
-                if not text.isdigit() or len(text) > 18:
-                    raise _NotAccepted(400)
-                length = int(text)
-            case b"content-encoding" if value not in {b"identity", b"", "identity", ""}:
-                raise _NotAccepted(400)
-            case _:
-                pass
-    return length
-
-
 async def _answer(send: Send, status: int, text: bytes) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(text)).encode())]
-    if status == 405:
-        headers.append((b"allow", b"POST"))
-    if status in {400, 401, 408, 413}:
-        # What is left of the body would be taken for the next request.
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    # The list is the receiver's to change: frameworks add headers of their own.
+    await send({"type": "http.response.start", "status": status, "headers": [*_HEADERS[status]]})
     await send({"type": "http.response.body", "body": text})
 
 

@@ -14,34 +14,23 @@ import attrs
 
 from connector_async.errors import (
     ConfigurationError,
-    InvalidSignature,
-    MissingHeader,
     RemoteProtocolError,
     UnreadableNotification,
     WebhookBodyTooLarge,
-    WebhookError,
     WrongAccount,
     WrongClient,
 )
-from connector_async.protocol.signature import verify_signature
+from connector_async.webhooks._head import Head, Headers, read_head
+from connector_async.webhooks._keyring import Keyring
 from connector_async.wire import Notification, decode_notification
 
 __all__ = ["AppRecord", "Credentials", "Headers", "Secrets", "Verified", "WebhookReceiver"]
 
-_ACCOUNT = "x-liveperson-account-id"
-_CLIENT = "x-liveperson-client-id"
-_SIGNATURE = "x-liveperson-signature"
-_REFUSE_TWICE: Mapping[str, type[WebhookError]] = {
-    _ACCOUNT: WrongAccount,
-    _CLIENT: WrongClient,
-    _SIGNATURE: InvalidSignature,
-}
-
 MAX_BODY_BYTES = 1_048_576
 """The vendor states no limit; a message has at most 5,000 characters, a card some hundred KB."""
 
-Headers = Mapping[str, str] | Mapping[str, bytes] | Iterable[tuple[str | bytes, str | bytes]]
-"""Header names in any case; a mapping, or pairs as ASGI and http.client have them."""
+_MAX_KEYRINGS = 1_000
+"""Apps whose keys are kept ready; beyond that they are made anew."""
 
 
 @attrs.frozen(kw_only=True)
@@ -123,6 +112,7 @@ class WebhookReceiver:
         self.max_body_bytes = max_body_bytes
         self._clock = clock
         self._apps = _apps(secrets)
+        self._keyrings: dict[tuple[str, str], Keyring] = {}
         self._needed_at: dict[tuple[str, str], float] = {}
 
     @property
@@ -133,6 +123,7 @@ class WebhookReceiver:
     def replace_secrets(self, secrets: Secrets) -> None:
         """Believe these from now on, and none of the former."""
         self._apps = _apps(secrets)
+        self._keyrings = {}
 
     def verify(
         self, headers: Headers, body: bytes | bytearray | memoryview, *, with_diagnosis: bool = True
@@ -155,14 +146,20 @@ class WebhookReceiver:
 
         Source: protocol notes 9.3 and 9.4.
         """
-        body = bytes(body)
-        account_id, client_id, signature = _read(headers)
+        return self.verify_read(read_head(headers), bytes(body), with_diagnosis=with_diagnosis)
+
+    def verify_read(self, head: Head, body: bytes, *, with_diagnosis: bool = True) -> Verified:
+        """As `verify`, with headers that were read before."""
         if len(body) > self.max_body_bytes:
             raise WebhookBodyTooLarge(f"the body exceeds {self.max_body_bytes} bytes")
-        candidates = self._candidates(account_id, client_id)
-        is_previous = self._check_signature(candidates, body, signature, with_diagnosis=with_diagnosis)
+        account_id, client_id = key = (head.account_id, head.client_id)
+        keyring = self._keyrings.get(key) or self._make_keyring(account_id, client_id)
+        is_previous = keyring.check(body, head.signature, with_diagnosis=with_diagnosis)
         if is_previous:
-            self._needed_at[account_id, client_id] = self._clock()
+            self._needed_at[key] = self._clock()
+        # Only now: strangers name whatever account they like.
+        if key not in self._keyrings and len(self._keyrings) < _MAX_KEYRINGS:
+            self._keyrings[key] = keyring
         return Verified(
             account_id=account_id,
             client_id=client_id,
@@ -170,24 +167,18 @@ class WebhookReceiver:
             used_previous_secret=is_previous,
         )
 
-    def _candidates(self, account_id: str, client_id: str) -> list[_App]:
+    def _make_keyring(self, account_id: str, client_id: str) -> Keyring:
         of_account = [app for app in self._apps if app.account_id in {None, account_id}]
         if not of_account:
             raise WrongAccount("the delivery is for an account that is not served here")
-        of_client = [app for app in of_account if app.client_id in {None, client_id}]
-        if not of_client:
+        apps = [app for app in of_account if app.client_id in {None, client_id}]
+        if not apps:
             raise WrongClient("the delivery is for an app that is not served here")
-        return of_client
-
-    def _check_signature(self, apps: list[_App], body: bytes, signature: str, *, with_diagnosis: bool) -> bool:
-        """Whether the secret that fits is one of the past."""
-        current = [app.secrets[0] for app in apps]
-        previous = [secret for app in apps for secret in app.secrets[1:]]
-        others = [secret for app in self._apps if app not in apps for secret in app.secrets] if with_diagnosis else ()
-        index = verify_signature(
-            body, signature, current + previous, other_secrets=others, with_diagnosis=with_diagnosis
+        return Keyring(
+            current=[app.secrets[0] for app in apps],
+            previous=[secret for app in apps for secret in app.secrets[1:]],
+            others=[secret for app in self._apps if app not in apps for secret in app.secrets],
         )
-        return index >= len(current)
 
 
 def read_notification(body: bytes) -> Notification[Any]:
@@ -200,40 +191,6 @@ def read_notification(body: bytes) -> Notification[Any]:
         return decode_notification(body)
     except RemoteProtocolError as error:
         raise UnreadableNotification("the body is signed, but it is not a notification") from error
-
-
-def account_of(headers: Headers) -> str:
-    """The account that the headers of a delivery name.
-
-    Raises:
-        MissingHeader: One of the three headers is absent.
-        WebhookError: One comes twice.
-    """
-    return _read(headers)[0]
-
-
-def header_pairs(headers: Headers) -> Iterable[tuple[str | bytes, str | bytes]]:
-    """The headers as pairs, whichever form they have."""
-    if isinstance(headers, Mapping):
-        return cast("Mapping[str | bytes, str | bytes]", headers).items()
-    return headers
-
-
-def _read(headers: Headers) -> tuple[str, str, str]:
-    """The three headers of a delivery, each exactly once."""
-    found: dict[str, str] = {}
-    for raw_name, raw_value in header_pairs(headers):
-        name = (raw_name.decode("latin-1") if isinstance(raw_name, bytes) else raw_name).lower()
-        if name not in _REFUSE_TWICE:
-            continue
-        if name in found:
-            # Which of the two another program in front of us looked at is anybody's guess.
-            raise _REFUSE_TWICE[name](f"the header {name} comes twice")
-        found[name] = raw_value.decode("latin-1") if isinstance(raw_value, bytes) else raw_value
-    for name in _REFUSE_TWICE:
-        if name not in found:
-            raise MissingHeader(f"the header {name} is missing", header=name)
-    return found[_ACCOUNT], found[_CLIENT], found[_SIGNATURE]
 
 
 def _apps(secrets: Secrets) -> tuple[_App, ...]:

@@ -21,6 +21,7 @@ from connector_async.errors import (
 from connector_async.protocol.signature import sign
 from connector_async.webhooks import AppRecord, WebhookReceiver
 from connector_async.webhooks import receiver as receiver_module
+from connector_async.webhooks._keyring import Keyring
 from connector_async.wire import ContentEvent, MessagingEvents
 from tests.guards import CANARY, assert_canary_absent
 from tests.protocol.test_signature import VECTORS
@@ -163,9 +164,26 @@ def test_the_headers_choose_among_apps_and_accounts() -> None:
     assert "another secret known here" in caught.value.reason
 
 
+def test_keys_are_kept_ready_for_so_many_apps_and_only_for_genuine_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strangers name whatever account they like: that must not fill the memory."""
+    monkeypatch.setattr(receiver_module, "_MAX_KEYRINGS", 2)
+    receiver = WebhookReceiver(SECRET)
+    for number in range(5):
+        with pytest.raises(InvalidSignature):
+            receiver.verify(headers_for(BODY, "forged", account=f"{number}"), BODY)
+    assert receiver._keyrings == {}
+    for number in [0, 1, 2, 3, 3]:
+        assert receiver.verify(headers_for(BODY, account=f"{number}"), BODY).account_id == f"{number}"
+    assert [account for account, _ in receiver._keyrings] == ["0", "1"]
+    assert_canary_absent(*receiver._keyrings.values())
+    receiver.replace_secrets("another")
+    with pytest.raises(InvalidSignature):
+        receiver.verify(headers_for(BODY, account="0"), BODY)
+
+
 def test_a_large_body_is_refused_before_it_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
     """413; strangers must not have us compute."""
-    monkeypatch.setattr(receiver_module, "verify_signature", _must_not_be_called)
+    monkeypatch.setattr(Keyring, "check", _must_not_be_called)
     receiver = WebhookReceiver(SECRET, max_body_bytes=len(BODY) - 1)
     with pytest.raises(WebhookBodyTooLarge) as caught:
         receiver.verify(headers_for(BODY), BODY)

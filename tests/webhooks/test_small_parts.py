@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import attrs
 import pytest
@@ -39,6 +41,7 @@ async def test_jobs_of_a_lane_run_in_order_and_those_of_others_at_once() -> None
         await lanes.idle()
         assert len(lanes) == 0
         await lanes.idle()
+        lanes.stop()
     assert most == 3
     for lane in "abcde":
         assert [job for job in log if job[0] == lane] == [f"{lane}{number}" for number in range(4)]
@@ -65,6 +68,44 @@ async def test_stopped_lanes_begin_no_further_job() -> None:
         await anyio.wait_all_tasks_blocked()
         assert log == ["a1"]
         assert len(lanes) == 3
+
+
+@pytest.mark.anyio
+async def test_a_few_workers_stay_for_the_next_job_and_end_when_stopped() -> None:
+    """A task for each delivery would be the dearest part of it."""
+    started, done, release = 0, 0, anyio.Event()
+
+    async def run(job: str) -> None:
+        nonlocal done
+        if job == "wait":
+            await release.wait()
+        done += 1
+
+    async with anyio.create_task_group() as tasks:
+
+        def start(work: Any) -> None:
+            nonlocal started
+            started += 1
+            tasks.start_soon(work)
+
+        lanes = Lanes(run, start, 100)
+        for number in range(50):
+            lanes.put(f"quick-{number}", "quick")
+        await lanes.idle()
+        await anyio.wait_all_tasks_blocked()
+        assert (done, started) == (50, 2), "the first did everything, the second came for nothing"
+        for number in range(60):
+            lanes.put(f"slow-{number}", "wait")
+        await anyio.wait_all_tasks_blocked()
+        assert started == 60
+        release.set()
+        await lanes.idle()
+        await anyio.wait_all_tasks_blocked()
+        lanes.put("again", "quick")
+        await lanes.idle()
+        assert started == 60
+        lanes.stop()
+    assert done == 111
 
 
 @pytest.mark.anyio

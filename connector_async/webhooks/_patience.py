@@ -1,0 +1,65 @@
+"""A time limit that costs nothing where there is nothing to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Awaitable, Coroutine, Generator
+from typing import Any, TypeVar
+
+import anyio
+
+__all__ = ["within"]
+
+T = TypeVar("T")
+
+
+async def within(seconds: float, work: Awaitable[T]) -> T:
+    """Await the work; the clock starts when it first waits for something.
+
+    Nearly every body is there when it is asked for, and many handlers never wait: a limit from the start would be
+    the dearest part of either.
+
+    Raises:
+        TimeoutError: It was not done in time, and is cancelled.
+    """
+    if not isinstance(work, types.CoroutineType) or not _is_asyncio():
+        with anyio.fail_after(seconds):
+            return await work
+    coroutine: Coroutine[Any, Any, T] = work
+    try:
+        first = coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    # Not a cancel scope of anyio: those nest, and the work may have entered one already that it has yet to leave.
+    async with asyncio.timeout(seconds):
+        return await _rest(coroutine, first)
+
+
+@types.coroutine
+def _rest(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
+    """What is left of a coroutine that has begun and waits."""
+    while True:
+        failure: BaseException | None = None
+        answer: Any = None
+        try:
+            answer = yield waits_for
+        except GeneratorExit:
+            work.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is the work's, cancellation too
+            failure = error
+        try:
+            waits_for = work.send(answer) if failure is None else work.throw(failure)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+def _is_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
