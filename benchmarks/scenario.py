@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Handle = TypeVar("Handle")
 Facts = dict[str, object]
+REMEMBERED = 20_000
+"""Ids of finished requests that a session holds at most, to know a late answer."""
 
 
 async def held(job: Job, *, traced: bool) -> Facts:
@@ -58,11 +60,17 @@ async def idle(job: Job, *, consumers: int, used: bool) -> Facts:
     from connector_async import SessionLimits
     from connector_async.store.memory import MemoryStore
 
-    room = consumers + job.in_flight
+    room = consumers + 2 * job.in_flight
     store = MemoryStore(max_entries=room)
     limits = SessionLimits(max_in_flight=job.in_flight, max_cached_consumers=room, max_queue=room)
     async with open_session(job, limits, store) as session:
-        await session.conversation("warm", session.consumer("warm")).send_text(payload.TEXT)
+        # As many connections, and as many ids of finished requests, as there will be: they are bounded, and no
+        # silent consumer's.
+        warm = [session.conversation(f"warm-{n}", session.consumer(f"warm-{n}")) for n in range(job.in_flight)]
+        for _ in range(REMEMBERED // job.in_flight if used else 1):
+            await all_workers(
+                job.in_flight, lambda worker: send_once(lambda one: warm[one].send_text(payload.TEXT), worker)
+            )
         before = _resident()
         tokens = 0 if used else await _seed(store, consumers)
         handles = [
@@ -72,7 +80,7 @@ async def idle(job: Job, *, consumers: int, used: bool) -> Facts:
         if used:
             left = iter(handles)
             await all_workers(job.in_flight, lambda _: _drain(left, lambda one: one.send_text(payload.TEXT)))
-            tokens = len(payload.consumer_token(0)) * consumers
+            tokens = sys.getsizeof(payload.consumer_token(0)) * consumers
         memory = _resident() - before
         active = [
             session.conversation(payload.conversation_id(-number - 1), session.consumer(f"active-{number}"))

@@ -34,6 +34,7 @@ class Handles:
         self._client_properties = client_properties
         self._consumers: WeakValueDictionary[str, Consumer] = WeakValueDictionary()
         self._conversations: WeakValueDictionary[str, Conversation] = WeakValueDictionary()
+        self._make = self.conversation  # one for all consumers, not one for each
 
     def consumer(self, ext_consumer_id: str) -> Consumer:
         """The handle of a consumer.
@@ -46,7 +47,7 @@ class Handles:
         if consumer is None:
             if not _is_text(ext_consumer_id) or not ext_consumer_id.strip():
                 raise ValueError("an ext_consumer_id is a text that is not empty")
-            consumer = Consumer(ext_consumer_id, self._desk(), self.conversation)
+            consumer = Consumer(ext_consumer_id, self._desk(), self._make)
             self._consumers[ext_consumer_id] = consumer
         return consumer
 
