@@ -12,7 +12,7 @@ import attrs
 import orjson
 
 from connector_async.auth._jwt import is_token, read_claims
-from connector_async.auth.keeper import FetchedToken
+from connector_async.auth.keeper import FetchedToken, Unwanted
 from connector_async.errors import (
     AppTokenRefused,
     AuthError,
@@ -106,14 +106,22 @@ class AppTokenSource:
         self._suspect = suspect
         self._target: tuple[str, Target] | None = None
 
-    async def fetch(self) -> FetchedToken:
-        """A new token.
+    async def fetch(self, instead_of: Unwanted | None = None) -> FetchedToken:
+        """A new token, whatever there was before.
 
         Raises:
             AppTokenRefused: The credentials are refused.
             TokenUnavailable: The service cannot be reached, is out of order, or answers nonsense.
         """
-        credentials = await self.ask_credentials()
+        del instead_of
+        return await self.fetch_with(await self.ask_credentials())
+
+    async def fetch_with(self, credentials: AppCredentials) -> FetchedToken:
+        """A new token for these credentials.
+
+        Raises:
+            AppTokenRefused, TokenUnavailable: As `fetch`.
+        """
         form = urlencode({"client_id": credentials.client_id, "client_secret": credentials.client_secret})
         try:
             target = self._target_at(await self._resolve("sentinel"))

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 
+import anyio
 import attrs
 
 from connector_async._concurrency import Clock, Slot, twin
@@ -19,7 +20,7 @@ from connector_async.hooks import Hooks, TokenRefreshed, TokenRefreshFailed
 from connector_async.protocol.lifetime import Freshness, Lifetime
 from connector_async.protocol.retry import RETRY_AFTER_CAP
 
-__all__ = ["AppToken", "FetchedToken", "TokenKeeper", "TokenSettings"]
+__all__ = ["AppToken", "FetchedToken", "TokenKeeper", "TokenSettings", "Unwanted"]
 
 logger = logging.getLogger("connector_async.auth")
 
@@ -58,10 +59,30 @@ class TokenSettings:
 
 @attrs.frozen(kw_only=True)
 class FetchedToken:
-    """What the token service gave: the token and the seconds it lives."""
+    """What the token service gave, or what another process got from it.
+
+    Attributes:
+        seconds: How long it lives on.
+        age: Seconds since the token service gave it.
+        found: Another process fetched it.
+    """
 
     value: str = attrs.field(repr=False)
     seconds: float
+    age: float = 0.0
+    found: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Unwanted:
+    """The token that a renewal is to replace.
+
+    Attributes:
+        refused: The cloud refused it; otherwise it is near its end, or past it.
+    """
+
+    value: str = attrs.field(repr=False)
+    refused: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -77,13 +98,13 @@ class TokenKeeper:
     """One AppJWT, renewed in the background. `run` is the task; everything else is called from anywhere in the loop.
 
     Args:
-        fetch: Gets a new token; raises AuthError.
+        fetch: Gets a token other than the given one (None: there was none yet); raises AuthError.
         random: Gives numbers from 0 to 1, for jitter.
     """
 
     def __init__(
         self,
-        fetch: Callable[[], Awaitable[FetchedToken]],
+        fetch: Callable[[Unwanted | None], Awaitable[FetchedToken]],
         *,
         clock: Clock,
         random: Callable[[], float],
@@ -107,8 +128,9 @@ class TokenKeeper:
         self._waiters: set[Slot] = set()
         self._bell: Slot | None = None
         self._closed = False
+        self._running = anyio.CancelScope()
         self.fetched = 0
-        """How many tokens were fetched."""
+        """How many tokens were fetched from the token service."""
 
     def current(self) -> AppToken | None:
         """The token to send now, fresh or stale; None if there is none that holds."""
@@ -180,19 +202,21 @@ class TokenKeeper:
     def close(self) -> None:
         """Let all waiters go with SessionClosed, and end the task; idempotent."""
         self._closed = True
+        self._running.cancel()
         if self._bell is not None:
             self._bell.settle()
         self._settle(SessionClosed("the session closed while a token was awaited"))
 
     async def run(self) -> None:
         """Renew the token whenever it is due, until closed or cancelled."""
-        while await self._sleep_until_due():
-            self._due_at = None
-            await self._renew_once()
+        with self._running:
+            while await self._sleep_until_due():
+                self._due_at = None
+                await self._renew_once()
 
     async def _renew_once(self) -> None:
         try:
-            fetched = await self._fetch()
+            fetched = await self._fetch(self._unwanted())
         except AuthError as error:
             self._failed(error)
         except Exception as error:  # noqa: BLE001 - the task that keeps the token must outlive it
@@ -204,14 +228,24 @@ class TokenKeeper:
         else:
             self._renewed_to(fetched)
 
+    def _unwanted(self) -> Unwanted | None:
+        token = self._token
+        if token is None:
+            return None
+        return Unwanted(value=token.value, refused=token.generation == self._refused_generation)
+
     def _renewed_to(self, fetched: FetchedToken) -> None:
         now = self._clock.time()
         settings = self._settings
         lifetime = Lifetime.starting(
-            now, fetched.seconds, fraction=settings.fraction, early=settings.early, jitter=self._random()
+            now - fetched.age,
+            fetched.seconds + fetched.age,
+            fraction=settings.fraction,
+            early=settings.early,
+            jitter=self._random(),
         )
         self._generation += 1
-        self.fetched += 1
+        self.fetched += not fetched.found
         self._token = AppToken(value=fetched.value, generation=self._generation, lifetime=lifetime)
         self._failure = None
         self._failures = 0

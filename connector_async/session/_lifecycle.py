@@ -198,6 +198,7 @@ class Lifecycle:
                     task_group=task_group,
                     transport=transport,
                     store=self._store,
+                    owns_store=self._owns_store,
                     hooks=self._hooks,
                     find_consumer=self._handles.consumer,
                     shared_width=self._shared_width,

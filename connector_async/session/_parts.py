@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 from anyio.abc import TaskGroup
@@ -13,6 +13,8 @@ from anyio.abc import TaskGroup
 from connector_async._concurrency import Clock, SingleFlight, current_clock
 from connector_async._receipts import ReceiptBook
 from connector_async.auth import AppTokenSource, ConsumerTokens, CredentialsSource, TokenKeeper, TokenSettings
+from connector_async.auth._shared import SharedAppToken
+from connector_async.auth.keeper import FetchedToken, Unwanted
 from connector_async.consumer import Consumer
 from connector_async.domains import Domains, DomainSettings
 from connector_async.errors import SessionClosed
@@ -25,6 +27,7 @@ from connector_async.protocol.retry import RetryPolicy
 from connector_async.session._outbound import Outbound
 from connector_async.session._settings import SessionLimits
 from connector_async.store import Store
+from connector_async.store.tokens import TokenShare
 from connector_async.transport import Transport
 
 __all__ = ["Parts", "Settings", "assemble"]
@@ -70,6 +73,7 @@ def assemble(
     task_group: TaskGroup,
     transport: Transport,
     store: Store,
+    owns_store: bool,
     hooks: Hooks,
     find_consumer: Callable[[str], Consumer],
     shared_width: SharedWidth | None,
@@ -88,7 +92,10 @@ def assemble(
         now=clock.time,
         suspect=domains.suspect,
     )
-    keeper = TokenKeeper(source.fetch, clock=clock, random=jitter, settings=settings.tokens, hooks=hooks)
+    # Nobody else looks into a store that the session made for itself.
+    share = None if owns_store else store
+    fetch = _token_fetch(settings, source, share, clock)
+    keeper = TokenKeeper(fetch, clock=clock, random=jitter, settings=settings.tokens, hooks=hooks)
     consumers = ConsumerTokens(
         account_id,
         transport=transport,
@@ -143,6 +150,19 @@ def assemble(
         desk=desk,
         outbound=outbound,
     )
+
+
+def _token_fetch(
+    settings: Settings, source: AppTokenSource, share: object, clock: Clock
+) -> Callable[[Unwanted | None], Awaitable[FetchedToken]]:
+    """Where AppJWTs come from: the token service, or the store first if other sessions may put them there."""
+    if not isinstance(share, TokenShare) or not share.shares_tokens:
+        return source.fetch
+    owner = secrets.token_hex(8)
+    shared = SharedAppToken(
+        settings.account_id, source, share=share, owner=owner, clock=clock, settings=settings.tokens
+    )
+    return shared.fetch
 
 
 def _engine_settings(settings: Settings) -> EngineSettings:

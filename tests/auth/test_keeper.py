@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from connector_async._concurrency import current_clock
 from connector_async.auth import AppToken, TokenKeeper, TokenSettings
-from connector_async.auth.keeper import FetchedToken
+from connector_async.auth.keeper import FetchedToken, Unwanted
 from connector_async.errors import AppTokenRefused, AuthError, SessionClosed, TokenUnavailable
 from connector_async.hooks import Event, Hooks, TokenRefreshed, TokenRefreshFailed
 from connector_async.protocol.lifetime import Freshness
@@ -33,10 +33,13 @@ class Service:
     latency: float = 0.0
     failure: Exception | None = None
     calls: list[float] = attrs.field(factory=list)
+    unwanted: list[Unwanted | None] = attrs.field(factory=list)
+    gives: FetchedToken | None = None
     cancelled: int = 0
 
-    async def fetch(self) -> FetchedToken:
+    async def fetch(self, instead_of: Unwanted | None) -> FetchedToken:
         self.calls.append(anyio.current_time())
+        self.unwanted.append(instead_of)
         try:
             await anyio.sleep(self.latency)
         except BaseException:
@@ -44,6 +47,8 @@ class Service:
             raise
         if self.failure is not None:
             raise self.failure
+        if self.gives is not None:
+            return self.gives
         return FetchedToken(value=f"token-{len(self.calls)}", seconds=self.lifetime)
 
 
@@ -138,6 +143,41 @@ async def test_the_old_token_serves_while_a_renewal_is_slow() -> None:
         assert (await k.keeper.get()).generation == 1
         await anyio.sleep(10.0)
         assert (await k.keeper.get()).generation == 2
+
+
+async def test_the_fetch_is_told_which_token_is_no_longer_wanted_and_why() -> None:
+    """So that a token that another process fetched can be told from the one that was refused."""
+    async with kept() as k:
+        await k.keeper.get()
+        await anyio.sleep(3_241.0)
+        await k.keeper.renew(2, certain=True)
+        assert k.service.unwanted == [
+            None,
+            Unwanted(value="token-1", refused=False),
+            Unwanted(value="token-2", refused=True),
+        ]
+
+
+async def test_a_token_that_was_found_is_renewed_by_its_age_and_is_not_counted_as_fetched() -> None:
+    """Another process got it 3,000 s ago."""
+    async with kept() as k:
+        k.service.gives = FetchedToken(value="found", seconds=600.0, age=3_000.0, found=True)
+        assert (await k.keeper.get()).value == "found"
+        assert k.keeper.fetched == 0
+        k.service.gives = None
+        await anyio.sleep(241.0)
+        assert k.service.calls == [0.0, pytest.approx(240.0)]
+        assert k.keeper.fetched == 1
+
+
+async def test_a_close_ends_the_renewal_under_way() -> None:
+    """Nothing is fetched, or waited for, on behalf of a session that is closed."""
+    async with kept(Service(latency=10.0)) as k:
+        with anyio.move_on_after(1.0):
+            await k.keeper.get()
+        k.keeper.close()
+        await anyio.sleep(0.1)
+        assert k.service.cancelled == 1
 
 
 async def test_a_waiter_that_is_cancelled_does_not_cancel_the_renewal() -> None:
@@ -451,7 +491,7 @@ async def test_no_secret_shows_in_reprs(canary: str) -> None:
     fetched = FetchedToken(value=f"{canary}-token", seconds=1.0)
     async with kept() as k:
         token = attrs.evolve(await k.keeper.get(), value=f"{canary}-token")
-    assert_canary_absent(fetched, token)
+    assert_canary_absent(fetched, token, Unwanted(value=f"{canary}-token", refused=True))
 
 
 @pytest.mark.parametrize(
