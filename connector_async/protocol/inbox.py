@@ -160,6 +160,11 @@ class Inbox(Generic[Item]):
         """
         key = (conversation_id, dialog_id)
         stream, evicted = self._stream(key)
+        if sequence == stream.next and not stream.held and not stream.has_seen(sequence):
+            # Nearly all come in their turn, with nothing before them or behind.
+            stream.see(sequence)
+            stream.next = sequence + 1
+            return Offer(Verdict.RELEASED, (*evicted, Release(item)))
         offer = self._offer(key, stream, item, sequence, now, is_new=is_new)
         return attrs.evolve(offer, released=(*evicted, *offer.released)) if evicted else offer
 

@@ -73,12 +73,12 @@ class WebhookPort:
         self._hooks.emit(event)
 
     async def find_conversation(
-        self, conversation_id: str, *, lp_consumer_id: str | None = None
+        self, conversation_id: str, *, lp_consumer_id: str | None = None, is_told_apart: bool = False
     ) -> FoundConversation | None:
         """The handle of a conversation of ours; the consumer's id tells where its own is not known yet."""
         conversation = await self._session.find_conversation(conversation_id)
         if conversation is not None:
-            if lp_consumer_id is None:
+            if lp_consumer_id is None and not is_told_apart:
                 # Old feeds name no roles: then the cloud's id of our consumer is what tells an echo.
                 known = await self._store.get_consumer(self.account_id, conversation.consumer.ext_consumer_id)
                 lp_consumer_id = None if known is None else known.lp_consumer_id

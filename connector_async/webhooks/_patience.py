@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 import anyio
 
-__all__ = ["within"]
+__all__ = ["loop_clock", "within"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,11 @@ def _rest(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+
+def loop_clock() -> Callable[[], float]:
+    """The clock of the running event loop; `anyio.current_time` finds out at each call which loop that is."""
+    return asyncio.get_running_loop().time if _is_asyncio() else anyio.current_time
 
 
 def _is_asyncio() -> bool:

@@ -65,9 +65,12 @@ class SessionPort(Protocol):
         ...
 
     async def find_conversation(
-        self, conversation_id: str, *, lp_consumer_id: str | None = None
+        self, conversation_id: str, *, lp_consumer_id: str | None = None, is_told_apart: bool = False
     ) -> FoundConversation | None:
         """The handle of a conversation of ours, or None.
+
+        `is_told_apart`: the event says as what its originator takes part, so `FoundConversation.lp_consumer_id` need
+        not be looked up.
 
         Asks the store; when it does not know the id, the consumer's id, where the event names it, may tell: a
         notification can overtake the answer that tells us the id of the conversation we have just opened.

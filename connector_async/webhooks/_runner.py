@@ -96,7 +96,12 @@ class Runner:
             return []
 
     async def _find(self, part: Part) -> FoundConversation | None:
-        found = await self.port.find_conversation(part.conversation_id, lp_consumer_id=part.lp_consumer_id)
+        change = part.change
+        found = await self.port.find_conversation(
+            part.conversation_id,
+            lp_consumer_id=part.lp_consumer_id,
+            is_told_apart=isinstance(change, ConversationChange) or change.role is not None,
+        )
         if found is not None:
             return found
         for ask in self.router.unclaimed_handlers:

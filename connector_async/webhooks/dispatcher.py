@@ -13,15 +13,16 @@ from enum import Enum
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import attrs
 
 from connector_async.errors import StoreUnavailable
 from connector_async.protocol.inbox import Inbox, Release, Verdict
 from connector_async.store.base import Admission, Delivery
 from connector_async.webhooks._durable import DurableInbox
+from connector_async.webhooks._job import Job
 from connector_async.webhooks._lanes import Lanes
 from connector_async.webhooks._parts import Part, split
+from connector_async.webhooks._patience import loop_clock
 from connector_async.webhooks._ports import SessionPort
 from connector_async.webhooks._runner import Failure, Result, Runner, Turn
 from connector_async.webhooks.events import DeliveryShed, HandlerFailed, OrderGap
@@ -36,9 +37,6 @@ logger = logging.getLogger("connector_async.webhooks")
 
 _SHED_AT = 0.75
 """Share of the queue beyond which chat states are dropped, so that the rest of it is for what counts."""
-
-
-_FIRST_TURN = Turn()
 
 
 class Acceptance(Enum):
@@ -66,41 +64,6 @@ class Dispatched:
 
 
 @attrs.define(eq=False)
-class _Job:
-    """One event in memory.
-
-    Attributes:
-        part: The event.
-        body: The raw bytes that it came in, while the store may have to take it after all.
-        delivery: Its claim, when it comes out of the durable inbox.
-        is_asked: Ask the store whether another worker, or an earlier run, has had it. Not where the durable inbox
-            or a caller answers for that.
-        is_retractable: A failure is told to the vendor, whose next delivery must not look like a double.
-        turn: How it is handed out.
-        result: What came of it; None while it is not handled.
-        done: Set when it left memory; None while nobody waits for that.
-    """
-
-    part: Part
-    body: bytes = b""
-    delivery: Delivery | None = None
-    is_asked: bool = False
-    is_retractable: bool = False
-    turn: Turn = _FIRST_TURN
-    result: Result | None = None
-    done: anyio.Event | None = None
-
-    @classmethod
-    def awaited(cls, part: Part, *, is_retractable: bool = False) -> _Job:
-        """One that somebody will wait for."""
-        return cls(part, is_retractable=is_retractable, done=anyio.Event())
-
-    async def wait(self) -> None:
-        """Wait until it left memory, if it was made for that."""
-        await (self.done.wait() if self.done is not None else anyio.lowlevel.checkpoint())
-
-
-@attrs.define(eq=False)
 class Dispatcher:
     """Takes notifications of one account and runs the handlers of a router.
 
@@ -108,21 +71,21 @@ class Dispatcher:
         port: The session.
         router: The handlers.
         settings: Limits and patience.
-        clock: Seconds of the event loop.
+        clock: Seconds of the event loop; None: the loop is asked.
         wall_clock: Seconds that all workers share.
     """
 
     port: SessionPort
     router: Router
     settings: WebhookSettings = attrs.field(factory=WebhookSettings)
-    clock: Callable[[], float] = anyio.current_time
+    clock: Callable[[], float] | None = None
     wall_clock: Callable[[], float] = time.time
     counters: WebhookStats = attrs.field(factory=WebhookStats, init=False)
-    _inbox: Inbox[_Job] = attrs.field(init=False)
-    _lanes: Lanes[_Job] = attrs.field(init=False)
+    _inbox: Inbox[Job] = attrs.field(init=False)
+    _lanes: Lanes[Job] = attrs.field(init=False)
     _runner: Runner = attrs.field(init=False)
     _durable: DurableInbox = attrs.field(init=False)
-    _in_progress: dict[str, _Job] = attrs.field(factory=dict[str, _Job], init=False)
+    _in_progress: dict[str, Job] = attrs.field(factory=dict[str, Job], init=False)
     _secrets: tuple[tuple[AppRecord, ...], WebhookReceiver] | None = attrs.field(default=None, init=False)
     _is_watching: bool = attrs.field(default=False, init=False)
     _is_draining: bool = attrs.field(default=False, init=False)
@@ -153,6 +116,11 @@ class Dispatcher:
             self._secrets = (records, receiver)
         return self._secrets[1]
 
+    def _now(self) -> float:
+        if self.clock is None:
+            self.clock = loop_clock()
+        return self.clock()
+
     def start(self) -> None:
         """Work off what a durable store holds from earlier runs; idempotent. Other stores hold nothing."""
         if self.port.store.durable and not self._is_draining:
@@ -181,7 +149,7 @@ class Dispatcher:
         For teams that have a queue of their own, and for tests: neither doubles nor order are looked at, but the
         events of one conversation still wait for each other: not to be called by a handler of the same conversation.
         """
-        jobs = [_Job.awaited(part) for part in split(notification)]
+        jobs = [Job.awaited(part) for part in split(notification)]
         for job in jobs:
             self._lanes.put(job.part.conversation_id, job)
         for job in jobs:
@@ -225,21 +193,21 @@ class Dispatcher:
             if part.key is None:
                 self._take_chat_state(part)
             elif not self._is_draining and self._load() < self.settings.max_queue:
-                self._offer(_Job(part, kept_body, is_asked=True))
+                self._offer(Job(part, kept_body, is_asked=True))
             elif not self.port.store.durable or await self._store(part, body) is Admission.FULL:
                 acceptance = self._refuse(part)
         return acceptance
 
     async def _accept_stored(self, parts: list[Part], body: bytes, *, is_waiting: bool) -> Acceptance:
         acceptance = Acceptance.DONE
-        jobs: dict[str, _Job] = {}
+        jobs: dict[str, Job] = {}
         for part in parts:
             if part.key is None:
                 self._take_chat_state(part)
                 continue
             if is_waiting:
                 # Before it is put: from then on it may be claimed at any moment.
-                jobs[part.key] = self._in_progress.setdefault(part.key, _Job.awaited(part))
+                jobs[part.key] = self._in_progress.setdefault(part.key, Job.awaited(part))
             admission = await self._store(part, body)
             if admission is Admission.FULL:
                 acceptance = self._refuse(part)
@@ -256,7 +224,7 @@ class Dispatcher:
 
     async def _accept_handled(self, parts: list[Part]) -> Acceptance:
         acceptance = Acceptance.DONE
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         for part in parts:
             if part.key is None:
                 self._take_chat_state(part)
@@ -267,7 +235,7 @@ class Dispatcher:
             elif self._is_draining or self._load() >= self.settings.max_queue:
                 acceptance = self._refuse(part)
             else:
-                jobs += self._begin(part.key, _Job.awaited(part, is_retractable=True))
+                jobs += self._begin(part.key, Job.awaited(part, is_retractable=True))
         with anyio.move_on_after(self.settings.handled_timeout):
             for job in jobs:
                 await job.wait()
@@ -275,7 +243,7 @@ class Dispatcher:
             return Acceptance.FAILED
         return acceptance
 
-    def _begin(self, key: str, job: _Job) -> list[_Job]:
+    def _begin(self, key: str, job: Job) -> list[Job]:
         """The job, or nothing if it is a double."""
         self._in_progress[key] = job
         if self._offer(job):
@@ -299,7 +267,7 @@ class Dispatcher:
             self.counters.shed += 1
             self.port.emit(DeliveryShed(conversation_id=part.conversation_id, is_lost=True))
         else:
-            self._lanes.put(part.conversation_id, _Job(part))
+            self._lanes.put(part.conversation_id, Job(part))
 
     def _refuse(self, part: Part) -> Acceptance:
         self.counters.busy += 1
@@ -317,7 +285,7 @@ class Dispatcher:
 
     def _take(self, part: Part, delivery: Delivery) -> bool:
         """Take on a claimed event; False if there is nothing to do for it."""
-        job = self._in_progress.get(delivery.key) or _Job(part)
+        job = self._in_progress.get(delivery.key) or Job(part)
         job.delivery = delivery
         job.turn = Turn(attempt=delivery.attempts, done=self._durable.done_before(delivery.key))
         # The store has seen to doubles. But a change that was overtaken is of no use, unless it is a second try:
@@ -326,14 +294,14 @@ class Dispatcher:
 
     # Order
 
-    def _offer(self, job: _Job, *, is_new: bool = False) -> bool:
+    def _offer(self, job: Job, *, is_new: bool = False) -> bool:
         """Whether the event will be handled, now or in its turn."""
         verdict = self._put_in_order(job, is_new=is_new)
         self.counters.duplicates += verdict is Verdict.DUPLICATE
         self.counters.outdated += verdict is Verdict.OUTDATED
         return verdict in {Verdict.RELEASED, Verdict.HELD}
 
-    def _put_in_order(self, job: _Job, *, is_new: bool) -> Verdict:
+    def _put_in_order(self, job: Job, *, is_new: bool) -> Verdict:
         part = job.part
         if part.sequence is not None and part.dialog_id is not None:
             offer = self._inbox.offer(
@@ -341,7 +309,7 @@ class Dispatcher:
                 conversation_id=part.conversation_id,
                 dialog_id=part.dialog_id,
                 sequence=part.sequence,
-                now=self.clock(),
+                now=self._now(),
                 is_new=is_new,
             )
             self._release_all(offer.released)
@@ -354,7 +322,7 @@ class Dispatcher:
         self._lanes.put(part.conversation_id, job)
         return Verdict.RELEASED
 
-    def _release_all(self, releases: Iterable[Release[_Job]]) -> None:
+    def _release_all(self, releases: Iterable[Release[Job]]) -> None:
         for release in releases:
             job, part = release.item, release.item.part
             if release.after_gap or release.is_late:
@@ -380,14 +348,14 @@ class Dispatcher:
         """Release what has waited long enough; ends when nothing waits."""
         try:
             while (deadline := self._inbox.next_deadline) is not None:
-                await anyio.sleep(max(0.0, deadline - self.clock()))
-                self._release_all(self._inbox.expire(self.clock()))
+                await anyio.sleep(max(0.0, deadline - self._now()))
+                self._release_all(self._inbox.expire(self._now()))
         finally:
             self._is_watching = False
 
     # Handling
 
-    async def _handle(self, job: _Job) -> None:
+    async def _handle(self, job: Job) -> None:
         try:
             if job.is_asked and not await self._is_first(job.part):
                 self.counters.duplicates += 1
@@ -411,7 +379,7 @@ class Dispatcher:
             logger.exception("the store cannot tell whether an event of %s is a double", part.conversation_id)
             return True
 
-    async def _finish(self, job: _Job, result: Result) -> float | None:
+    async def _finish(self, job: Job, result: Result) -> float | None:
         """Remember what is done, and see to another try: seconds until then, or None."""
         part = job.part
         if job.delivery is not None:
@@ -432,7 +400,7 @@ class Dispatcher:
         if part.stamp is not None:
             self._inbox.retract_change(conversation_id=part.conversation_id, stamp=part.stamp)
 
-    def _report(self, job: _Job, failure: Failure, wait: float | None) -> None:
+    def _report(self, job: Job, failure: Failure, wait: float | None) -> None:
         self.counters.failed += 1
         self.port.emit(
             HandlerFailed(
@@ -445,5 +413,5 @@ class Dispatcher:
         )
 
 
-def _succeeded(job: _Job) -> bool:
+def _succeeded(job: Job) -> bool:
     return job.result is not None and not job.result.failures

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from functools import partial
 from typing import Any, TypeVar, overload
+from weakref import WeakSet
 
 import attrs
 
@@ -93,6 +94,9 @@ class Router:
     _middleware: list[Middleware] = attrs.field(factory=list[Middleware], init=False)
     _error_handlers: list[ErrorHandler] = attrs.field(factory=list[ErrorHandler], init=False)
     _unclaimed_handlers: list[UnclaimedHandler] = attrs.field(factory=list[UnclaimedHandler], init=False)
+    _included_by: WeakSet[Router] = attrs.field(factory=WeakSet["Router"], init=False)
+    _plan: list[tuple[_Route, Bound]] | None = attrs.field(default=None, init=False)
+    """All routes, those of included routers too, with what stands around them; None: to be made anew."""
 
     @overload
     def on(
@@ -176,6 +180,7 @@ class Router:
                 when=when,
             )
             self._routes.append(route)
+            self._forget_plan()
             return handler
 
         return add
@@ -183,6 +188,7 @@ class Router:
     def on_error(self, handler: F) -> F:
         """Let the decorated handler know of each failure: `async def (incoming, error)`. Innermost router first."""
         self._error_handlers.append(handler)
+        self._forget_plan()
         return handler
 
     def on_unclaimed(self, handler: F) -> F:
@@ -196,6 +202,7 @@ class Router:
     def middleware(self, middleware: F) -> F:
         """Put the decorated `async def (incoming, call_next)` around each handler; the first is outermost."""
         self._middleware.append(middleware)
+        self._forget_plan()
         return middleware
 
     def include(self, router: Router) -> None:
@@ -207,6 +214,8 @@ class Router:
         if any(one is self for one in router.routers()):
             raise ValueError("a router cannot include itself")
         self._routes.append(router)
+        router._included_by.add(self)
+        self._forget_plan()
 
     def routers(self) -> Iterator[Router]:
         """This router and all that it includes."""
@@ -217,23 +226,30 @@ class Router:
 
     def handlers_for(self, incoming: Incoming[Any]) -> list[Bound]:
         """Who wants this event, in the order in which they get it."""
-        return list(self._match(incoming, (), ()))
+        if self._plan is None:
+            self._plan = list(self._flatten((), ()))
+        return [bound for route, bound in self._plan if route.wants(incoming)]
 
     @property
     def unclaimed_handlers(self) -> list[UnclaimedHandler]:
         """All of them, those of included routers last."""
         return [handler for router in self.routers() for handler in router._unclaimed_handlers]  # noqa: SLF001 - same class
 
-    def _match(
-        self, incoming: Incoming[Any], middleware: tuple[Middleware, ...], error_handlers: tuple[ErrorHandler, ...]
-    ) -> Iterator[Bound]:
+    def _forget_plan(self) -> None:
+        self._plan = None
+        for router in self._included_by:
+            router._forget_plan()  # noqa: SLF001 - same class
+
+    def _flatten(
+        self, middleware: tuple[Middleware, ...], error_handlers: tuple[ErrorHandler, ...]
+    ) -> Iterator[tuple[_Route, Bound]]:
         middleware = (*middleware, *self._middleware)
         error_handlers = (*self._error_handlers, *error_handlers)
         for route in self._routes:
             if isinstance(route, Router):
-                yield from route._match(incoming, middleware, error_handlers)  # noqa: SLF001 - same class
-            elif route.wants(incoming):
-                yield Bound(route.handler, _wrap(route.handler, middleware), error_handlers)
+                yield from route._flatten(middleware, error_handlers)  # noqa: SLF001 - same class
+            else:
+                yield route, Bound(route.handler, _wrap(route.handler, middleware), error_handlers)
 
 
 def _wrap(handler: CallNext, middleware: tuple[Middleware, ...]) -> CallNext:

@@ -161,7 +161,7 @@ class StubPort:
         self.emitted.append(event)
 
     async def find_conversation(
-        self, conversation_id: str, *, lp_consumer_id: str | None = None
+        self, conversation_id: str, *, lp_consumer_id: str | None = None, is_told_apart: bool = False
     ) -> FoundConversation | None:
         self.asked.append((conversation_id, lp_consumer_id))
         if conversation_id in self.foreign and conversation_id not in self.adopted:

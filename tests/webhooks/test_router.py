@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -202,6 +204,38 @@ async def test_all_that_want_an_event_get_it_in_the_order_of_their_adding() -> N
         await worker.deliver(content("c", 0))
         await worker.quiet()
     assert order == ["first", "inner", "last"]
+
+
+async def test_what_is_added_to_an_included_router_later_counts_too() -> None:
+    """Also once events have come; and a router that is gone is not held by those that it included."""
+    inner, middle, outer = Router(), Router(), Router()
+    middle.include(inner)
+    outer.include(middle)
+    log: list[str] = []
+    async with rig(outer) as worker:
+        await worker.deliver(content("c", 0))
+        await worker.quiet()
+
+        @inner.on(ContentEvent)
+        async def late(message: Incoming[ContentEvent]) -> None:
+            log.append(f"handled {message.sequence}")
+
+        await worker.deliver(content("c", 1))
+        await worker.quiet()
+
+        @middle.middleware
+        async def around(incoming: Incoming[Any], call_next: Any) -> None:
+            log.append("around")
+            await call_next(incoming)
+
+        await worker.deliver(content("c", 2))
+        await worker.quiet()
+    assert log == ["handled 1", "around", "handled 2"]
+    gone = weakref.ref(middle)
+    del middle, outer, worker, around
+    gc.collect()
+    assert gone() is None
+    inner.on(ContentEvent)(late)
 
 
 def test_a_router_cannot_contain_itself() -> None:
