@@ -193,15 +193,21 @@ class ConsumerTokens:
         return await self._post(await self._keeper.renew(app_token.generation, certain=certain), body)
 
     async def _remember(self, ext_consumer_id: str, value: str) -> None:
-        lp_consumer_id = read_claims(value).get("lp_consumer_id")
-        record = ConsumerRecord(
-            account_id=self._account_id,
-            ext_consumer_id=ext_consumer_id,
-            lp_consumer_id=lp_consumer_id if isinstance(lp_consumer_id, str) else None,
-            token=value,
-        )
+        found: object = read_claims(value).get("lp_consumer_id")
+        lp_consumer_id = found if isinstance(found, str) else None
         try:
-            await self._store.put_consumer(record)
+            if lp_consumer_id is None:
+                # A token that does not say who the consumer is must not make the store forget it.
+                record = await self._store.get_consumer(self._account_id, ext_consumer_id)
+                lp_consumer_id = None if record is None else record.lp_consumer_id
+            await self._store.put_consumer(
+                ConsumerRecord(
+                    account_id=self._account_id,
+                    ext_consumer_id=ext_consumer_id,
+                    lp_consumer_id=lp_consumer_id,
+                    token=value,
+                )
+            )
         except Exception:
             # The token is good all the same; without it every message would ask the identity service again.
             logger.exception("the store did not take a ConsumerJWS")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import attrs
 import pytest
 
 from connector_async.auth import ConsumerToken
@@ -92,6 +93,50 @@ async def test_who_a_consumer_is_for_the_cloud_is_remembered() -> None:
         other = await store.get_consumer("12345678", "c2")
         assert other is not None
         assert other.lp_consumer_id is None
+
+
+class TokenlessStore(MemoryStore):
+    """As a durable one without a seal: it writes no token down."""
+
+    async def put_consumer(self, record: ConsumerRecord) -> None:
+        await super().put_consumer(attrs.evolve(record, token=""))
+
+
+async def test_a_store_that_keeps_no_tokens_is_no_error_and_knows_who_the_consumer_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """After a restart the token is fetched again; a webhook finds the consumer before that."""
+    store = TokenlessStore()
+    for _ in range(2):
+        async with rig(store=store) as r:
+
+            async def give(_post: Post) -> Answer:
+                return answer(201, {"token": jwt({"lp_consumer_id": "f" * 64})})
+
+            r.cloud.on_consumer = give
+            await r.consumers.get("c1")
+            await r.consumers.get("c1")
+            assert r.consumers.fetched == 1
+            found = await store.find_consumer("12345678", "f" * 64)
+            assert found is not None
+            assert (found.ext_consumer_id, found.token) == ("c1", "")
+    assert [record for record in caplog.records if record.levelname != "INFO" and "store" in record.message] == []
+
+
+@pytest.mark.parametrize("token", ["", "jws.refused"])
+async def test_an_opaque_token_does_not_make_the_store_forget_who_the_consumer_is(token: str) -> None:
+    """Fetched for an empty one, or for one that was refused."""
+    store = MemoryStore()
+    await store.put_consumer(
+        ConsumerRecord(account_id="12345678", ext_consumer_id="c1", lp_consumer_id="f" * 64, token=token)
+    )
+    async with rig(store=store) as r:
+        first = await r.consumers.get("c1")
+        if token:
+            await r.consumers.renew("c1", first)
+    found = await store.find_consumer("12345678", "f" * 64)
+    assert found is not None
+    assert found.token == "jws.c1"
 
 
 class BrokenStore(MemoryStore):
