@@ -32,9 +32,8 @@ from tests.webhooks.rig import (
     notification,
     post,
     rig,
-    until,
 )
-from tests.webhooks.test_dispatcher import order_of, recording, with_doubles
+from tests.webhooks.test_dispatcher import order_of, recording
 
 pytestmark = pytest.mark.anyio
 
@@ -354,29 +353,6 @@ async def test_w7_hanging_and_failing_handlers_do_not_delay_the_answers() -> Non
     assert durations[math.ceil(len(durations) * 0.95)] < 0.010
 
 
-async def test_two_hundred_deliveries_at_once_are_answered_while_handlers_take_their_time() -> None:
-    """Below 50 ms at p99 with 200 concurrent deliveries (issue of the webhooks, shown by)."""
-    router = Router()
-
-    @router.on(ContentEvent)
-    async def slow(message: Incoming[ContentEvent]) -> None:
-        await anyio.sleep(5)
-
-    statuses: list[int | None] = []
-    async with rig(router, drain=0.0) as worker:
-
-        async def one(number: int) -> None:
-            body = encoded(notification(content(f"c{number}", 0)))
-            statuses.append(await post(worker.app, body))
-
-        with anyio.fail_after(2):
-            async with anyio.create_task_group() as tasks:
-                for number in range(200):
-                    tasks.start_soon(one, number)
-        assert worker.dispatcher.stats().waiting == 200
-    assert statuses == [200] * 200
-
-
 async def test_w4_an_identical_body_is_handled_once_and_always_answered_with_200() -> None:
     """Replayed in memory as often as one likes (fault table W4)."""
     router = Router()
@@ -387,43 +363,3 @@ async def test_w4_an_identical_body_is_handled_once_and_always_answered_with_200
             if number % 100 == 0:
                 await worker.quiet()
     assert len(got) == 1
-
-
-async def test_doubles_and_disorder_on_sockets_come_out_once_and_in_order() -> None:
-    """Real HTTP through uvicorn and FastAPI, several connections at once."""
-    import random
-
-    import uvicorn
-
-    router, rng = Router(), random.Random(11)
-    got = recording(router, ContentEvent)
-    events = with_doubles([(f"c{number % 20}", number // 20) for number in range(400)], 80, rng)
-    async with rig(router) as worker:
-        config = uvicorn.Config(_fastapi(worker.app), port=0, lifespan="off", log_config=None)
-        server = uvicorn.Server(config)
-        server.capture_signals = _no_signals  # type: ignore[method-assign]  # those of the test run stay
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(server.serve)
-            await until(lambda: server.started)
-            port = server.servers[0].sockets[0].getsockname()[1]
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-
-                async def send(batch: list[tuple[str, int]]) -> None:
-                    for conversation, sequence in batch:
-                        body = encoded(notification(content(conversation, sequence)))
-                        answer = await client.post("/webhooks", content=body, headers=headers_for(body))
-                        assert answer.status_code == 200
-
-                async with anyio.create_task_group() as senders:
-                    for number in range(4):
-                        senders.start_soon(send, events[number::4])
-            server.should_exit = True
-        await worker.quiet()
-    for number in range(20):
-        assert order_of(got, f"c{number}") == list(range(20))
-
-
-def _no_signals() -> Any:
-    import contextlib
-
-    return contextlib.nullcontext()
