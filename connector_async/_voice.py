@@ -34,6 +34,7 @@ from connector_async.wire import (
     TransferUrl,
     to_wire,
 )
+from connector_async.wire.codec import main_event
 
 if TYPE_CHECKING:
     from connector_async.consumer import Consumer
@@ -150,7 +151,10 @@ class Voice:
             prior_attempts: How often an earlier process has sent this `request_id`: the counter goes on from there.
         """
         dialog = dialog_id or self.conversation_id
-        body = PublishEvent(dialog_id=dialog, event=event, conversation_id=self.conversation_id)
+        if dialog_id is None and self.published:
+            body = main_event(dialog, event)  # the first one had the id checked
+        else:
+            body = PublishEvent(dialog_id=dialog, event=event, conversation_id=self.conversation_id)
         desk = self._desk
         sent = None
         if desk.hears and isinstance(event, ContentEvent):

@@ -8,7 +8,7 @@ from connector_async.auth import AppToken, ConsumerToken, ConsumerTokens, TokenK
 from connector_async.auth._codes import APP_TOKEN_CODES, CONSUMER_TOKEN_CODES
 from connector_async.domains import Domains
 from connector_async.errors import AppTokenRefused, ConsumerTokenRefused
-from connector_async.exchange._call import Call, Endpoint
+from connector_async.exchange._call import Call
 from connector_async.exchange._reading import Problem
 from connector_async.transport.base import Headers, Target, Transport
 
@@ -34,7 +34,7 @@ class Authorizer:
         self._domains = domains
         self._keeper = keeper
         self._consumers = consumers
-        self._targets: dict[Endpoint, tuple[str, Target]] = {}
+        self._targets: dict[bool, tuple[str, Target]] = {}  # by whether the call is a batch
         self._app_headers: tuple[AppToken, Headers] | None = None
 
     def ready(self, call: Call) -> Ready | None:
@@ -45,10 +45,10 @@ class Authorizer:
         base = self._domains.known(SERVICE)
         if app_token is None or consumer_token is None or base is None:
             return None
-        cached = self._targets.get(call.endpoint)
+        cached = self._targets.get(call.batch)
         if cached is None or cached[0] != base:
             path = f"/api/account/{self._account_id}{call.endpoint.value}"
-            cached = self._targets[call.endpoint] = (base, Target(base, path))
+            cached = self._targets[call.batch] = (base, Target(base, path))
         if self._app_headers is None or self._app_headers[0] is not app_token:
             # The bare token: the token service calls it a Bearer, every page of the API sends it without.
             headers = Headers([("Authorization", app_token.value), ("Content-Type", "application/json")])

@@ -24,6 +24,8 @@ from connector_async.wire import ContentEvent, EventPublished, PublishEvent
 
 __all__ = ["Books", "outcome_of"]
 
+_AGREES = SequenceReading.AGREES  # looked up once; see `protocol.lanes`
+
 Outcome = Literal["accepted", "refused", "not_sent", "unknown", "cancelled"]
 
 
@@ -64,7 +66,7 @@ class Books:
         if not isinstance(asked, PublishEvent) or not isinstance(asked.event, ContentEvent):
             return
         reading = read_sequence(answered.sequence, attempt)
-        if reading is SequenceReading.AGREES:
+        if reading is _AGREES:
             self._counters.sequence_agrees += 1
         elif reading is SequenceReading.SAW_MORE:
             self._counters.sequence_saw_more += 1

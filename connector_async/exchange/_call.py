@@ -34,6 +34,9 @@ class Stage(Enum):
     BACKING_OFF = "backing off"
 
 
+_QUEUED = Stage.QUEUED  # looked up once; see `protocol.lanes`
+
+
 class Endpoint(Enum):
     """The two message endpoints (protocol notes 5.1 and 6)."""
 
@@ -75,6 +78,7 @@ class Call(Ticket):
 
     __slots__ = (
         "admitted_at",
+        "answered_at",
         "attempts",
         "backing_off",
         "batch",
@@ -82,7 +86,6 @@ class Call(Ticket):
         "consumer_token",
         "counted",
         "deadline",
-        "endpoint",
         "may_have_landed",
         "policy",
         "prior_attempts",
@@ -119,7 +122,6 @@ class Call(Ticket):
         self.requests = requests
         self.request_ids = tuple([str(request.id) for request in requests])
         self.batch = batch
-        self.endpoint = Endpoint.CONVERSATION if batch else Endpoint.SEND
         self.consumer_id = consumer_id
         self.policy = policy
         self.repeatable = repeatable
@@ -127,18 +129,20 @@ class Call(Ticket):
         self.prior_attempts = prior_attempts
         self.proof = proof
         self.consumer_token: ConsumerToken | None = None
-        self.admitted_at = 0.0
-        self.deadline = 0.0
-        self.stage = Stage.QUEUED
+        self.admitted_at = self.answered_at = self.deadline = 0.0
+        self.stage = _QUEUED
         self.slot: Slot | None = None
         self.attempts: list[Attempt] = []
         self.counted = 0
         self.may_have_landed = prior_attempts > 0
         self.renewed_app_token = False
         self.renewed_consumer_token = False
-        self.queued = 0.0
-        self.token = 0.0
-        self.backing_off = 0.0
+        self.queued = self.token = self.backing_off = 0.0
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it is sent: batches go to CONVERSATION."""
+        return Endpoint.CONVERSATION if self.batch else Endpoint.SEND
 
     @property
     def expected(self) -> type[RequestBody[Any]] | dict[str, type[RequestBody[Any]]]:

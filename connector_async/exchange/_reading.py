@@ -63,7 +63,7 @@ class Reader:
     def read(self, call: Call, answer: Answer) -> list[WireResponse[Any] | None] | Problem:
         """The responses in the order of the requests (None where one is missing), or why there are none."""
         status = answer.status
-        if status in {401, 429} or status >= 500:
+        if status >= 400 and (status in {401, 429} or status >= 500):
             return self._http_problem(answer)
         try:
             decoded = decode_response(answer.body, call.expected)
@@ -71,7 +71,7 @@ class Reader:
             return _unreadable(status, error)
         items = decoded if isinstance(decoded, list) else [decoded]
         if not call.batch and len(items) == 1 and items[0].req_id == call.request_ids[0]:
-            return self._single(items[0], status)
+            return [items[0]] if items[0].code == "OK" else self._single(items[0], status)
         return self._match(call, items, answer)
 
     def _single(self, response: WireResponse[Any], status: int) -> list[WireResponse[Any] | None] | Problem:

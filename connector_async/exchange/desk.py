@@ -32,6 +32,7 @@ from connector_async.wire import (
     RequestBody,
     UpdateConversationField,
 )
+from connector_async.wire.codec import request_of
 
 __all__ = ["ClientPropertiesHeader", "Desk"]
 
@@ -128,9 +129,12 @@ class Desk:
             ValueError: `prior_attempts` is negative, or more than anybody sends.
             RequestError, LocalProtocolError, Superseded: As `Engine.run`.
         """
-        request: Request[RequestBody[R]] = Request(
-            id=request_id or self.next_id(), body=body, metadata=metadata, encoded_metadata=encoded_metadata
-        )
+        if request_id is None and metadata is None and encoded_metadata is None:
+            request: Request[RequestBody[R]] = request_of(self.next_id(), body)
+        else:
+            request = Request(
+                id=request_id or self.next_id(), body=body, metadata=metadata, encoded_metadata=encoded_metadata
+            )
         lane, priority, repeatable = manners_of(body, consumer_id, request.id)
         call = Call(
             (request,),
@@ -202,6 +206,9 @@ def refuse_failed(results: list[Response[Any] | RequestError]) -> list[Response[
     return cast("list[Response[Any]]", results)
 
 
+_CONTENT = Priority.CONTENT  # looked up once; see `protocol.lanes`
+
+
 class Manners(NamedTuple):
     """How a request is treated: what it must not overtake, what goes before it, whether repeating it is harmless."""
 
@@ -234,7 +241,7 @@ def _of_event(body: PublishEvent) -> Manners:
         return Manners(("receipt", body.dialog_id), Priority.RECEIPT, repeatable=True)
     if isinstance(body.event, ChatStateEvent):
         return Manners(("typing", body.dialog_id), Priority.TYPING, repeatable=True)
-    return Manners(body.dialog_id, Priority.CONTENT, repeatable=False)
+    return Manners(body.dialog_id, _CONTENT, False)  # noqa: FBT003 - a keyword costs here
 
 
 def _raw_lane(body: RawBody, consumer_id: str) -> Hashable:

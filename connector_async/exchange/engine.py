@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 import attrs
@@ -17,6 +17,7 @@ import attrs
 from connector_async._concurrency import Clock, Slot
 from connector_async.errors import (
     Landed,
+    NotSent,
     OutcomeUnknown,
     ProtocolError,
     RequestError,
@@ -38,8 +39,8 @@ from connector_async.protocol.lanes import Lanes, SharedWidth
 from connector_async.protocol.retry import Attempt, Failure, Fate, RetryBudget, Stop, Wait
 from connector_async.protocol.sequence import sequence_of
 from connector_async.transport.base import Answer, Transport
+from connector_async.wire import Request, encode_request, normalize_code
 from connector_async.wire import Response as WireResponse
-from connector_async.wire import encode_request, normalize_code
 
 __all__ = ["Engine", "EngineSettings"]
 
@@ -47,6 +48,8 @@ logger = logging.getLogger("connector_async.exchange")
 
 T = TypeVar("T")
 Items = list[WireResponse[Any] | None]
+
+_SENDING = Stage.SENDING  # on Python 3.11 the look-up of an enum member is a call
 
 
 @attrs.frozen(kw_only=True)
@@ -182,7 +185,8 @@ class Engine:
         self._table.claim(call.request_ids, call)
         self.counters.requests += 1
         try:
-            await self.gate.enter(call)
+            if not self.lanes.enter(call, now):
+                await self.gate.queue(call, now)
             answer, items = await self._send_until_answered(call, body)
         except BaseException as error:  # noqa: BLE001 - raised again, in our words
             # It has its cause already. In a name of this frame, which its traceback holds, it would stay alive in a
@@ -193,51 +197,57 @@ class Engine:
             self.gate.leave(call)
             if self._idle and not len(self._table):
                 self._settle_idle()
-        return self._ended_well(call, answer, items)
+        return self._batch_ended(call, answer, items) if call.batch else [self._ended_well(call, answer, items)]
 
     async def _send_until_answered(self, call: Call, body: bytes) -> tuple[Answer, Items]:
+        # One frame for all that nearly every message needs: each further one costs as much as two look-ups.
         while True:
             ready = self._authorizer.ready(call) or await self._authorize(call)
             if self._closed:
                 raise SessionClosed  # it was let on, or got its tokens, just as the session closed
-            outcome = await self._attempt(call, ready, body)
-            if not isinstance(outcome, Problem):
-                return outcome
-            if outcome.unauthorized and await self._renewed_tokens(call, outcome, ready):
-                self._tell_failed(call, 0.0)
-                continue
-            await self._back_off(call, outcome)
+            started = self._clock.time()
+            call.stage = _SENDING
+            self.counters.attempts += 1
+            if call.attempts:
+                self.counters.retries += 1
+            deadline = min(call.deadline, started + self.settings.attempt_timeout)
+            try:
+                answer = await self._transport.post(ready.target, ready.headers, body, deadline)
+            except (TransportError, ProtocolError) as error:
+                problem = self._lost(call, started, error)
+            else:
+                outcome = self._reader.read(call, answer)
+                if not isinstance(outcome, Problem):
+                    self._note_attempt(call, started, answer.status, None)
+                    return answer, outcome
+                problem = self._refused(call, started, answer, outcome)
+            await self._after_failure(call, problem, ready)
 
-    async def _attempt(self, call: Call, ready: Ready, body: bytes) -> tuple[Answer, Items] | Problem:
-        started = self._clock.time()
-        call.stage = Stage.SENDING
-        counters = self.counters
-        counters.attempts += 1
-        if call.attempts:
-            counters.retries += 1
-        deadline = min(call.deadline, started + self.settings.attempt_timeout)
-        try:
-            answer = await self._transport.post(ready.target, ready.headers, body, deadline)
-        except (TransportError, ProtocolError) as error:
-            if isinstance(error, TransportError) and not error.sent:
-                self._authorizer.suspect_host()
-            problem = problem_of_exception(error)
-            self._note_attempt(call, started, None, problem.summary)
-        else:
-            outcome = self._reader.read(call, answer)
-            if not isinstance(outcome, Problem):
-                self._note_attempt(call, started, answer.status, None)
-                return answer, outcome
-            problem = outcome
-            self._note_attempt(call, started, answer.status, problem.summary)
-            if problem.failure.fate is Fate.UNKNOWN:
-                self._transport.discard(answer)  # nothing says that it was ours; see `_orphaned`
-        self._attempt_failed(call, problem.failure)
+    def _lost(self, call: Call, started: float, error: TransportError | ProtocolError) -> Problem:
+        if isinstance(error, TransportError) and not error.sent:
+            self._authorizer.suspect_host()
+        problem = problem_of_exception(error)
+        self._note_attempt(call, started, None, problem.summary)
+        return problem
+
+    def _refused(self, call: Call, started: float, answer: Answer, problem: Problem) -> Problem:
+        self._note_attempt(call, started, answer.status, problem.summary)
+        if problem.failure.fate is Fate.UNKNOWN:
+            self._transport.discard(answer)  # nothing says that it was ours; see `_orphaned`
         return problem
 
     def _note_attempt(self, call: Call, started: float, status: int | None, cause: str | None) -> None:
         number = call.prior_attempts + len(call.attempts) + 1
-        call.attempts.append(Attempt(number, sequence_of(number), status, cause, self._clock.time() - started))
+        call.answered_at = now = self._clock.time()
+        call.attempts.append(Attempt(number, sequence_of(number), status, cause, now - started))
+
+    async def _after_failure(self, call: Call, problem: Problem, ready: Ready) -> None:
+        """Wait until it makes sense to send again, or raise."""
+        self._attempt_failed(call, problem.failure)
+        if problem.unauthorized and await self._renewed_tokens(call, problem, ready):
+            self._tell_failed(call, 0.0)
+        else:
+            await self._back_off(call, problem)
 
     def _attempt_failed(self, call: Call, failure: Failure) -> None:
         if failure.fate is Fate.UNKNOWN or (failure.status is not None and failure.status >= 500):
@@ -266,17 +276,18 @@ class Engine:
         while True:
             try:
                 return await self._within_deadline(call, self._authorizer.fetch(call))
-            except TokenUnavailable as error:
-                if not self._authorizer.app_token_holds():
+            except (NotSent, TokenUnavailable) as error:
+                if isinstance(error, TokenUnavailable) and not self._authorizer.app_token_holds():
                     raise
-                # The identity service has a bad moment. Like that of any service, it is a matter of the policy.
-                await self._pause_for_token(call, error)
+                # The Domain API or the identity service has a bad moment. Like that of any service, it is a matter
+                # of the policy.
+                await self._pause_for_missing(call, error)
 
-    async def _pause_for_token(self, call: Call, error: TokenUnavailable) -> None:
+    async def _pause_for_missing(self, call: Call, error: NotSent | TokenUnavailable) -> None:
         failure = Failure(
             fate=Fate.NOT_SENT if error.status is None else Fate.ANSWERED,
             status=error.status,
-            retry_after=error.retry_after,
+            retry_after=error.retry_after if isinstance(error, TokenUnavailable) else None,
             final=not error.retryable,
         )
         decision = self._decide(call, failure, repeatable=True)
@@ -348,35 +359,46 @@ class Engine:
 
     # Ending
 
-    def _ended_well(self, call: Call, answer: Answer, items: Items) -> list[Response[Any] | RequestError]:
-        if len(call.attempts) == 1:
-            self.budget.repay()
-        now = self._clock.time()
-        self.lanes.succeeded(now)
-        attempts = tuple(call.attempts)
-        maybe_duplicate = call.may_have_landed and not call.repeatable
+    def _ended_well(self, call: Call, answer: Answer, items: Items) -> Response[Any]:
+        item = cast("WireResponse[Any]", items[0])  # of a single request there is none without its answer
+        response = self._accepted(call, answer, call.requests[0], item, call.request_ids[0])
+        self._note_success(call)
+        self._books.accepted(call)
+        return response
+
+    def _batch_ended(self, call: Call, answer: Answer, items: Items) -> list[Response[Any] | RequestError]:
+        self._note_success(call)
         results: list[Response[Any] | RequestError] = []
-        for request, item in zip(call.requests, items, strict=True):
+        for request, request_id, item in zip(call.requests, call.request_ids, items, strict=True):
             code = None if item is None else normalize_code(item.code)
-            if item is None or (call.batch and not is_ok(code, answer.status)):
+            if item is None or not is_ok(code, answer.status):
                 problem = None if item is None else refusal(item, code, answer.status, None)
-                results.append(item_error(call, str(request.id), request.type or "", problem))
-                continue
-            self._books.read_meter(request.body, item.body, attempts[-1].number)
-            results.append(
-                Response(
-                    item.body,
-                    request_id=str(request.id),
-                    code=item.code,
-                    attempts=attempts,
-                    maybe_duplicate=maybe_duplicate,
-                    answer=answer,
-                )
-            )
-        # Of a batch the last request decides: it is the one that the others prepare.
+                results.append(item_error(call, request_id, request.type or "", problem))
+            else:
+                results.append(self._accepted(call, answer, request, item, request_id))
+        # The last request decides: it is the one that the others prepare.
         last = results[-1]
         if isinstance(last, RequestError):
             self._books.finished(call, outcome_of(last), last.landed, last)
         else:
             self._books.accepted(call)
         return results
+
+    def _note_success(self, call: Call) -> None:
+        if len(call.attempts) == 1:
+            self.budget.repay()
+        self.lanes.succeeded(call.answered_at)
+
+    def _accepted(
+        self, call: Call, answer: Answer, request: Request[Any], item: WireResponse[Any], request_id: str
+    ) -> Response[Any]:
+        attempts = tuple(call.attempts)
+        self._books.read_meter(request.body, item.body, attempts[-1].number)
+        return Response(
+            item.body,
+            request_id=request_id,
+            code=item.code,
+            attempts=attempts,
+            maybe_duplicate=call.may_have_landed and not call.repeatable,
+            answer=answer,
+        )

@@ -30,21 +30,11 @@ class Gate:
         lanes.alarm = self._arm_rate_timer
         self._closed = False
 
-    async def enter(self, call: Call) -> None:
-        """Wait until the call may run.
-
-        Raises:
-            QueueFull: Too many wait already.
-        """
-        now = self._clock.time()
-        if not self.lanes.enter(call, now):
-            await self._queue(call, now)
-
     async def resume(self, call: Call) -> None:
         """Wait until a call that kept only its lane may run again."""
         now = self._clock.time()
         if not self.lanes.resume(call, now):
-            await self._queue(call, now)
+            await self.queue(call, now)
 
     def leave(self, call: Call) -> None:
         """The call has ended, wherever it was."""
@@ -77,7 +67,8 @@ class Gate:
             self._rate_timer.cancel()
             self._rate_timer = None
 
-    async def _queue(self, call: Call, since: float) -> None:
+    async def queue(self, call: Call, since: float) -> None:
+        """Wait for the turn of a call that `lanes` did not let on at once, at the time `since`."""
         call.stage = Stage.QUEUED
         # It may have been granted by now: whoever was let on may have ended at once.
         if call.state is not TicketState.RUNNING:

@@ -38,9 +38,12 @@ class SequenceReading(Enum):
     """The server counted fewer: an earlier send was lost."""
 
 
+_AGREES = SequenceReading.AGREES  # looked up once; see `lanes`
+
+
 def read_sequence(returned: int, attempt: int) -> SequenceReading:
     """Compare the server's counter with the one of our latest attempt."""
     ours = sequence_of(attempt)
     if returned == ours:
-        return SequenceReading.AGREES
+        return _AGREES
     return SequenceReading.SAW_MORE if returned > ours else SequenceReading.SAW_FEWER

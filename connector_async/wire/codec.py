@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, TypeVar, cast, overload
 
 import orjson
 
@@ -18,7 +18,7 @@ from connector_async.wire._base import Message
 from connector_async.wire._converter import makers, read_as, readers, writers
 from connector_async.wire._reading import Malformed, is_array, is_mapping, is_object
 from connector_async.wire.envelope import Notification, Request, Response, class_by_shape
-from connector_async.wire.events import ContentEvent
+from connector_async.wire.events import ContentEvent, Event
 from connector_async.wire.requests import ConsumerRequestConversation, PublishEvent, RequestBody, SetUserProfile
 from connector_async.wire.responses import EventPublished
 
@@ -30,9 +30,11 @@ __all__ = [
     "decode_response",
     "encode",
     "encode_request",
+    "main_event",
     "parse_notification",
     "parse_request",
     "parse_response",
+    "request_of",
     "to_wire",
 ]
 
@@ -123,6 +125,33 @@ def _read_answer(obj: Any, answer: object) -> Response[Any]:
         msg = "has neither a code nor the id of a request"
         raise Malformed(msg)
     return response
+
+
+def request_of(request_id: str, body: object) -> Request[Any]:
+    """A request with an id of our own making: unlike `Request(...)`, nothing is checked twice.
+
+    Raises:
+        TypeError: The body is none of our classes.
+    """
+    if not isinstance(body, RequestBody):
+        msg = f"Request.body must be RequestBody, not {type(body).__name__}"
+        raise TypeError(msg)
+    known: RequestBody[Any] = cast("Any", body)
+    request: Request[Any] = makers[Request](request_id, known, known.wire_type, "req", None, None)
+    return request
+
+
+def main_event(dialog_id: str, event: object) -> PublishEvent:
+    """What publishes an event to a MAIN dialog whose id has been checked before.
+
+    Raises:
+        TypeError: It is no event of ours.
+    """
+    if not isinstance(event, Event):
+        msg = f"PublishEvent.event must be Event, not {type(event).__name__}"
+        raise TypeError(msg)
+    published: PublishEvent = makers[PublishEvent](dialog_id, event, dialog_id)
+    return published
 
 
 # Bytes
@@ -257,10 +286,6 @@ def decode_response(raw: bytes, expected: Expected = None) -> Response[Any] | li
     return parse_response(obj, expected)
 
 
-_make_response: Final = makers[Response]
-_make_published: Final = makers[EventPublished]
-
-
 def _read_published(obj: Any, raw: bytes) -> Response[Any] | None:
     """Read the one answer that nearly all are, `{"code":"OK","body":{"sequence":0},"reqId":"…"}`, without detours.
 
@@ -275,7 +300,7 @@ def _read_published(obj: Any, raw: bytes) -> Response[Any] | None:
     sequence = body.get("sequence")
     if sequence.__class__ is not int:
         return None
-    response: Response[Any] = _make_response("OK", _make_published(sequence), req_id, None, None)
+    response: Response[Any] = makers[Response]("OK", makers[EventPublished](sequence), req_id, None, None)
     return response
 
 

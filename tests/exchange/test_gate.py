@@ -30,7 +30,8 @@ async def test_whoever_was_let_on_while_queueing_does_not_wait() -> None:
     async with anyio.create_task_group() as tasks:
         gate = Gate(QuickLanes(width=1, max_queue=1), current_clock(tasks))
         call = call_of("m-1")
-        await gate.enter(call)
+        assert not gate.lanes.enter(call, 0.0)
+        await gate.queue(call, 0.0)
         assert call.state is TicketState.RUNNING
         assert call.queued == 0.0
         gate.leave(call)
