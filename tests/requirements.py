@@ -71,6 +71,7 @@ _ROWS = [
     ("testing:plugin", "bots are tested without a socket", "ours"),
     ("bots:loop-guard", "two bots that answer each other are slowed down and reported", "ours"),
     ("examples:run", "the examples run as they are", "ours"),
+    ("pump:watermarks", "nothing is committed of a log past a message whose end is not known", "ours"),
     ("retry:same-bytes", "a retry keeps the request id and the very bytes", "ours"),
     ("retry:sequence", "our counter of sends is 0, 2, 4, 8 …", "Overview, Responses"),
     # rows of the fault tables
@@ -93,6 +94,7 @@ _ROWS = [
     # webhooks (fault table)
     ("W1", "no forged delivery is accepted, echoed or parsed", "ours"),
     ("W2", "no delivery with one bit flipped is accepted", "ours"),
+    ("W3", "the time of a refusal does not tell where a signature is wrong", "ours"),
     ("W4", "a replayed delivery is handled once and answered with 200, across restarts and workers", "ours"),
     ("W5", "handlers get the events of a conversation once and in the order of their sequence; gaps end", "ours"),
     ("W6", "slow, huge, aborted and lying uploads are refused and disturb nobody", "ours"),
