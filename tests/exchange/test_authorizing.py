@@ -379,12 +379,42 @@ async def test_the_deadline_holds_while_a_token_or_a_host_is_awaited() -> None:
 
 
 async def test_hosts_that_cannot_be_found_end_the_request_unsent() -> None:
-    """Nothing is known of where to send to."""
+    """Nothing is known of where to send to, for as long as the policy goes on."""
     async with rig(domains=DomainSettings.of("http://127.0.0.1:9")) as r:
         error = await r.outcome()
         assert isinstance(error, NotSent)
         assert (error.status, error.attempts) == (503, ())
         assert r.engine.counters.not_sent == 1
+        assert anyio.current_time() > 20.0
+
+
+async def test_a_domain_api_that_fails_at_the_start_is_a_matter_of_the_retry_policy() -> None:
+    """Issue 3: what comes in the first seconds waits like anything that was not sent."""
+    async with rig(domains=DomainSettings.of("http://127.0.0.1:9")) as r:
+        replies = [(503, b""), (200, b'{"baseURI": "127.0.0.1:9"}')]
+
+        async def get(_url: str) -> tuple[int, bytes]:
+            return replies.pop(0) if len(replies) > 1 else replies[0]
+
+        r.domains._get = get  # type: ignore[method-assign,assignment]  # a Domain API
+        response = await r.send()
+        assert [attempt.number for attempt in response.attempts] == [1]
+        assert not response.maybe_duplicate
+        assert 5.0 <= anyio.current_time() < 6.0
+
+
+@pytest.mark.parametrize("status", [404, 302])
+async def test_a_domain_api_that_says_no_is_believed_at_once(status: int) -> None:
+    """An account that it does not know; a redirect."""
+    async with rig(domains=DomainSettings.of("http://127.0.0.1:9")) as r:
+
+        async def get(_url: str) -> tuple[int, bytes]:
+            return status, b""
+
+        r.domains._get = get  # type: ignore[method-assign,assignment]  # a Domain API
+        error = await r.outcome()
+        assert (type(error), error.status, error.retryable) == (NotSent, status, False)
+        assert anyio.current_time() < 1.0
 
 
 async def test_an_error_that_is_none_of_a_request_is_counted_as_not_sent() -> None:
