@@ -1,4 +1,4 @@
-"""Where a session keeps what it must remember: in memory, or in a file that survives it."""
+"""Where a session keeps what it must remember: in memory, in a file that survives it, or in a database for many."""
 
 from connector_async.store.base import (
     Admission,
@@ -10,6 +10,7 @@ from connector_async.store.base import (
     Store,
 )
 from connector_async.store.memory import MemoryStore
+from connector_async.store.postgres import PostgresStore
 from connector_async.store.sqlite import SqliteStore
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Delivery",
     "DeliveryCounts",
     "MemoryStore",
+    "PostgresStore",
     "SqliteStore",
     "Store",
 ]

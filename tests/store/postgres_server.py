@@ -1,7 +1,7 @@
 """A PostgreSQL of the tests' own: made in a new folder, reached through a socket in it, gone afterwards.
 
-Fixtures for any test that wants one: `postgres_server` (one for each run, or worker of xdist) and `postgres` (a schema
-of its own in it). Where the programs or psycopg are missing, those tests are skipped and say why.
+Fixtures for any test that wants one: `postgres_server` (one for each run, or worker of xdist) and `postgres` (a
+schema of its own in it). Where the programs or psycopg are missing, those tests are skipped and say why.
 """
 
 from __future__ import annotations

@@ -1,0 +1,254 @@
+"""Connections to one PostgreSQL database: opened when needed, kept, their errors translated.
+
+It knows transactions and what may be tried again, and nothing of what the tables mean. It keeps connections itself:
+psycopg's pool starts tasks that belong to no task group, and this needs none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias, TypeVar
+
+import anyio
+import attrs
+
+from connector_async.errors import ConfigurationError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+__all__ = ["Database", "PostgresEngine"]
+
+Database: TypeAlias = "AsyncConnection[tuple[Any, ...]]"
+_Result = TypeVar("_Result")
+_Work: TypeAlias = "Callable[[Database], Awaitable[_Result]]"
+
+_SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_ATTEMPTS = 5
+"""How often a transaction is run that PostgreSQL ended to resolve a deadlock; locks are taken in one order, so that
+one is rare."""
+_TRUSTED_FOR = 1.0
+"""Seconds for which an idle connection is taken to be alive without asking it: asking costs a round trip."""
+
+
+@attrs.define(eq=False)
+class PostgresEngine:
+    """Runs functions of a connection, each call on a connection of its own."""
+
+    dsn: str = attrs.field(repr=False)
+    schema: str
+    migrations: Sequence[Sequence[LiteralString]] = attrs.field(repr=False)
+    max_connections: int
+    patience: float
+    """Seconds to wait for a connection, and for a lock that another holds."""
+    _slots: anyio.Semaphore = attrs.field(init=False, repr=False)
+    _idle: list[tuple[Database, float]] = attrs.field(factory=list[tuple[Any, float]], init=False, repr=False)
+    """With when each was used, the one used last at the end."""
+    _migrating: anyio.Lock = attrs.field(factory=anyio.Lock, init=False, repr=False)
+    _is_migrated: bool = attrs.field(default=False, init=False)
+    _is_closed: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._slots = anyio.Semaphore(self.max_connections)
+        if not _SCHEMA_NAME.fullmatch(self.schema):
+            raise ConfigurationError("a schema's name here has small letters, digits and `_`, at most 63 of them")
+        psycopg = _driver()
+        try:
+            psycopg.conninfo.conninfo_to_dict(self.dsn)
+        except psycopg.ProgrammingError:
+            # Not `from`: that error quotes the parts of the address, the password among them.
+            raise ConfigurationError(
+                "the address of the database is not one that PostgreSQL understands, such as postgresql://user@host/db"
+            ) from None
+
+    async def run(self, work: _Work[_Result]) -> _Result:
+        """Run work that consists of one statement, which is a transaction by itself."""
+        psycopg = _driver()
+        try:
+            return await self._run_again(work, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure))
+        except (psycopg.Error, OverflowError, UnicodeError) as error:
+            # Not `from`: a database's error may quote the row that it is about.
+            raise _translated(error) from None
+
+    async def transact(self, work: _Work[_Result]) -> _Result:
+        """Run work in one transaction: all of it is kept, or none."""
+
+        async def in_transaction(db: Database) -> _Result:
+            await db.execute("BEGIN")
+            result = await work(db)
+            await db.execute("COMMIT")
+            return result
+
+        return await self.run(in_transaction)
+
+    async def aclose(self) -> None:
+        """Close all connections, those in use when their work is done; idempotent."""
+        self._is_closed = True
+        with anyio.CancelScope(shield=True):
+            while self._idle:
+                await self._idle.pop()[0].close()
+
+    async def _run_again(self, work: _Work[_Result], lost: tuple[type[Exception], ...]) -> _Result:
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                async with self._connection() as db:
+                    return await work(db)
+            except lost:
+                continue
+        async with self._connection() as db:
+            return await work(db)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Database]:
+        self._check_open()
+        try:
+            with anyio.fail_after(self.patience):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"all {self.max_connections} connections of the store in PostgreSQL were busy for {self.patience:g} s"
+            ) from None
+        try:
+            db = await self._take()
+            try:
+                yield db
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._give_back(db)
+        finally:
+            self._slots.release()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("the store is closed")
+
+    async def _take(self) -> Database:
+        from psycopg import Error
+
+        self._check_open()
+        while self._idle:
+            db, used_at = self._idle.pop()
+            try:
+                if anyio.current_time() - used_at > _TRUSTED_FOR:
+                    await db.execute("")
+                return db
+            except Error:
+                # The server went away meanwhile, and so did all that this connection was to do.
+                await db.close()
+            except BaseException:
+                await _close(db)
+                raise
+        return await self._connect()
+
+    async def _give_back(self, db: Database) -> None:
+        from psycopg.pq import TransactionStatus
+
+        if db.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            await _roll_back(db)
+        # Cancelled in the middle of a statement, it is still active: the server was told, but has not answered.
+        if self._is_closed or db.info.transaction_status is not TransactionStatus.IDLE:
+            await db.close()
+        else:
+            self._idle.append((db, anyio.current_time()))
+
+    async def _connect(self) -> Database:
+        from psycopg import AsyncConnection
+
+        db = await AsyncConnection.connect(self.dsn, autocommit=True, connect_timeout=max(2, round(self.patience)))
+        try:
+            async with self._migrating:
+                if not self._is_migrated:
+                    await self._migrate(db)
+                    self._is_migrated = True
+            await self._configure(db)
+        except BaseException:
+            await _close(db)
+            raise
+        return db
+
+    async def _configure(self, db: Database) -> None:
+        """What each connection is told once.
+
+        A process that is paused inside a transaction must not keep its locks for good. Where the server is set to
+        acknowledge what is not on disk, this client asks for better. And a plan that was made while a table was
+        small is kept when it has grown: so only plans that suit both.
+        """
+        await db.execute(
+            """
+            SELECT set_config('search_path', %s, false), set_config('lock_timeout', %s, false),
+                set_config('idle_in_transaction_session_timeout', '30s', false),
+                set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false),
+                set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
+                set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false)
+            """,
+            (f'"{self.schema}"', f"{max(1, round(self.patience * 1000))}ms"),
+        )
+
+    async def _migrate(self, db: Database) -> None:
+        from psycopg import sql
+
+        await db.execute("BEGIN")
+        await db.execute("SELECT pg_advisory_xact_lock(hashtext('connector_async'), hashtext(%s))", (self.schema,))
+        known = await db.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self.schema,))
+        if await known.fetchone() is None:
+            await db.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.schema)))
+        await db.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(self.schema)))
+        version = await self._version(db)
+        if version < len(self.migrations):
+            for script in self.migrations[version:]:
+                for statements in script:
+                    await db.execute(statements)
+            await db.execute("UPDATE schema_version SET version = %s", (len(self.migrations),))
+        await db.execute("COMMIT")
+
+    async def _version(self, db: Database) -> int:
+        found = await db.execute("SELECT to_regclass('schema_version')::text")
+        if await found.fetchone() == (None,):
+            await db.execute("CREATE TABLE schema_version AS SELECT 0 AS version")
+        row = await (await db.execute("SELECT version FROM schema_version")).fetchone()
+        version = int(row[0]) if row is not None else 0
+        if version > len(self.migrations):
+            raise ConfigurationError(
+                f"the schema {self.schema} was written by a newer version of connector_async (version {version}, "
+                f"known here: {len(self.migrations)}); update the package or use another schema"
+            )
+        return version
+
+
+def _driver() -> ModuleType:
+    try:
+        import psycopg
+    except ImportError as error:
+        raise ConfigurationError(
+            "a store in PostgreSQL needs `psycopg`: pip install 'connector-async[postgres]'"
+        ) from error
+    return psycopg
+
+
+async def _roll_back(db: Database) -> None:
+    from psycopg import Error
+
+    try:
+        await db.rollback()
+    except Error:
+        # The connection broke, which ends the transaction too.
+        await db.close()
+
+
+async def _close(db: Database) -> None:
+    with anyio.CancelScope(shield=True):
+        await db.close()
+
+
+def _translated(error: Exception) -> StoreUnavailable:
+    """Which error it was; and what the server said where that cannot quote a row."""
+    from psycopg import OperationalError
+
+    state = getattr(error, "sqlstate", None)
+    said = f": {str(error).splitlines()[0]}" if isinstance(error, OperationalError) and str(error) else ""
+    return StoreUnavailable(
+        f"the store in PostgreSQL failed with {type(error).__name__}{f' ({state})' if state else ''}{said}"
+    )

@@ -1,0 +1,388 @@
+"""The outbox in PostgreSQL: how messages are put, claimed and settled.
+
+Lanes are locked first, in the order of their names, and only then are their messages looked at: a statement sees what
+was committed before it began, so whoever had the lane before is done when its messages are read. Claiming alone takes
+lanes in another order, and waits for none. Every call is a fixed number of statements, however large its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from connector_async.store._postgres_engine import Database
+from connector_async.store.outbox import Advance, Claim, MessageState, OutboxMessage, PutResult, Settlement
+
+__all__ = ["CODES", "STATES", "advance", "claim", "delete_empty", "lock", "next_due", "put", "release", "renew"]
+
+STATES: Final[dict[int, MessageState]] = dict(enumerate(MessageState))
+"""By the number that stands for each in the tables."""
+CODES: Final[dict[MessageState, int]] = {state: code for code, state in STATES.items()}
+
+
+async def put(
+    db: Database, account_id: str, messages: Sequence[OutboxMessage], *, max_waiting: int
+) -> list[PutResult]:
+    """Keep those that are new, as far as there is room."""
+    seen = await _known(db, account_id, [message.id for message in messages])
+    wanted: list[OutboxMessage] = []
+    for message in messages:
+        if message.id not in seen:
+            seen.add(message.id)
+            wanted.append(message)
+    room = await _room(db, account_id, len(wanted), max_waiting) if wanted else 0
+    added = await _insert(db, account_id, wanted[:room]) if wanted[:room] else set[str]()
+    full = {message.id for message in wanted[room:]}
+    results: list[PutResult] = []
+    for message in messages:
+        if message.id in full:
+            results.append(PutResult.FULL)
+        elif message.id in added:
+            results.append(PutResult.ADDED)
+            added.discard(message.id)
+        else:
+            results.append(PutResult.KNOWN)
+    return results
+
+
+async def _known(db: Database, account_id: str, ids: list[str]) -> set[str]:
+    rows = await db.execute("SELECT id FROM messages WHERE account_id = %s AND id = ANY(%s)", (account_id, ids))
+    return {row[0] for row in await rows.fetchall()}
+
+
+async def _room(db: Database, account_id: str, wanted: int, max_waiting: int) -> int:
+    """How many more unsettled messages there may be: counted only where numbers that only grow leave it open."""
+    rows = await db.execute(
+        """
+        SELECT 1 + (SELECT max(seq) FROM messages)
+            - (SELECT seq FROM messages WHERE account_id = %s AND state < 2 ORDER BY seq LIMIT 1)
+        """,
+        (account_id,),
+    )
+    (at_most,) = await rows.fetchone() or (None,)
+    if at_most is None or at_most + wanted <= max_waiting:
+        return max_waiting
+    rows = await db.execute("SELECT count(*) FROM messages WHERE account_id = %s AND state < 2", (account_id,))
+    (unsettled,) = await rows.fetchone() or (0,)
+    return max(0, max_waiting - int(unsettled))
+
+
+async def _insert(db: Database, account_id: str, messages: Sequence[OutboxMessage]) -> set[str]:
+    await db.execute(
+        """
+        INSERT INTO lanes (account_id, lane, free_at)
+        SELECT %s, lane, (SELECT seconds()) FROM unnest(%s::text[]) AS lane ORDER BY lane COLLATE "C"
+        ON CONFLICT (account_id, lane) DO UPDATE SET fence = lanes.fence
+        """,
+        (account_id, list({message.consumer for message in messages})),
+    )
+    rows = await db.execute(
+        """
+        INSERT INTO messages (account_id, id, lane, body, request_id, opening, put_at)
+        SELECT %s, id, lane, body, request_id, opening, (SELECT seconds())
+        FROM unnest(%s::text[], %s::text[], %b::bytea[], %s::text[], %b::bytea[])
+            WITH ORDINALITY AS new (id, lane, body, request_id, opening, place)
+        ORDER BY place
+        ON CONFLICT (account_id, id) DO NOTHING RETURNING id
+        """,
+        (
+            account_id,
+            [message.id for message in messages],
+            [message.consumer for message in messages],
+            [message.body for message in messages],
+            [message.request_id for message in messages],
+            [message.opening for message in messages],
+        ),
+    )
+    return {row[0] for row in await rows.fetchall()}
+
+
+async def claim(db: Database, account_id: str, *, owner: str, lease: float, limit: int) -> list[Claim]:
+    """Take lanes that are free and due, and begin their heads."""
+    rows = await db.execute(
+        """
+        WITH free AS MATERIALIZED (
+            SELECT lane, free_at AS since FROM lanes
+            WHERE account_id = %(account_id)s AND free_at <= (SELECT seconds())
+            ORDER BY free_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        )
+        UPDATE lanes SET owner = %(owner)s, fence = nextval('fences'), free_at = seconds() + %(lease)s
+        FROM free WHERE lanes.account_id = %(account_id)s AND lanes.lane = free.lane
+        RETURNING since, lanes.lane, fence
+        """,
+        {"account_id": account_id, "owner": owner, "lease": lease, "limit": limit},
+    )
+    taken = {lane: (owner, fence) for _, lane, fence in sorted(await rows.fetchall())}
+    claims = await _begin(db, account_id, taken)
+    await delete_empty(db, account_id, taken.keys() - claims.keys())
+    return [claims[lane] for lane in taken if lane in claims]
+
+
+async def _begin(db: Database, account_id: str, owners: Mapping[str, tuple[str, int]]) -> dict[str, Claim]:
+    """Begin the heads of lanes that this transaction has locked; those of lanes that have any."""
+    if not owners:
+        return {}
+    rows = await db.execute(
+        """
+        UPDATE messages SET state = 1, maybe_duplicate = maybe_duplicate OR head.state = 1
+        FROM unnest(%(lanes)s::text[]) AS wanted (lane), LATERAL (
+            SELECT seq, state FROM messages
+            WHERE account_id = %(account_id)s AND lane = wanted.lane AND state < 2 ORDER BY seq LIMIT 1
+        ) AS head
+        WHERE messages.seq = head.seq
+        RETURNING id, messages.lane, body, request_id, opening, attempts, head.state = 1, maybe_duplicate, put_at
+        """,
+        {"account_id": account_id, "lanes": list(owners)},
+        binary=True,
+    )
+    return {row[1]: _claim(account_id, *owners[row[1]], row) for row in await rows.fetchall()}
+
+
+def _claim(account_id: str, owner: str, fence: int, row: tuple[Any, ...]) -> Claim:
+    message_id, consumer, body, request_id, opening, attempts, was_begun, maybe_duplicate, put_at = row
+    return Claim(
+        account_id=account_id,
+        message=OutboxMessage(id=message_id, consumer=consumer, body=body, request_id=request_id, opening=opening),
+        owner=owner,
+        fence=fence,
+        attempts=attempts,
+        was_begun=was_begun,
+        maybe_duplicate=maybe_duplicate,
+        put_at=put_at,
+    )
+
+
+async def advance(
+    db: Database,
+    account_id: str,
+    settlements: Sequence[tuple[Claim, Settlement]],
+    *,
+    lease: float,
+    max_settled: int,
+    max_dead: int,
+) -> list[Advance]:
+    """Settle the heads of lanes that are still their claims', and begin the next ones."""
+    mine = await lock(db, account_id, [claim for claim, _ in settlements])
+    owned = [(claim, settlement) for claim, settlement in settlements if claim.message.consumer in mine]
+    if not owned:
+        return [Advance(is_settled=False) for _ in settlements]
+    await _settle(db, account_id, owned, max_settled=max_settled, max_dead=max_dead)
+    goes_on = {
+        claim.message.consumer: (claim.owner, claim.fence)
+        for claim, settlement in owned
+        if not settlement.holds_lane and not _rests(settlement)
+    }
+    begun = await _begin(db, account_id, goes_on)
+    await _hand_on(db, account_id, owned, begun.keys(), lease)
+    await delete_empty(db, account_id, goes_on.keys() - begun.keys())
+    return [
+        Advance(is_settled=claim.message.consumer in mine, next=begun.get(claim.message.consumer))
+        for claim, _ in settlements
+    ]
+
+
+def _rests(settlement: Settlement) -> bool:
+    return settlement.state is MessageState.WAITING and settlement.retry_in > 0
+
+
+async def lock(db: Database, account_id: str, claims: Iterable[Claim]) -> set[str]:
+    """Lock the lanes of claims until the transaction ends; those that are still in the hands of their claims."""
+    fences = {claim.message.consumer: (claim.owner, claim.fence) for claim in claims}
+    rows = await db.execute(
+        "SELECT lane, owner, fence FROM lanes WHERE account_id = %s AND lane = ANY(%s) ORDER BY lane FOR UPDATE",
+        (account_id, list(fences)),
+    )
+    return {lane for lane, owner, fence in await rows.fetchall() if fences[lane] == (owner, fence)}
+
+
+async def _settle(
+    db: Database, account_id: str, owned: Sequence[tuple[Claim, Settlement]], *, max_settled: int, max_dead: int
+) -> None:
+    exceptions = [
+        claim.message.id
+        for claim, settlement in owned
+        if settlement.state.is_final and (settlement.state is not MessageState.ACCEPTED or settlement.maybe_duplicate)
+    ]
+    numbers = await _exception_numbers(db, account_id, exceptions) if exceptions else {}
+    rows = await db.execute(
+        """
+        UPDATE messages SET state = new.state, attempts = new.attempts, sequence = new.sequence,
+            conversation_id = new.conversation_id, reason = new.reason, maybe_duplicate = new.maybe_duplicate,
+            settled_at = CASE WHEN new.state >= 2 THEN seconds() END,
+            accepted_number = CASE WHEN new.state = 2 THEN nextval('acceptances') END,
+            exception_number = new.exception_number,
+            body = CASE WHEN new.state = 2 THEN '' ELSE body END,
+            opening = CASE WHEN new.state = 2 THEN NULL ELSE opening END
+        FROM unnest(%s::text[], %s::smallint[], %s::int[], %s::bigint[], %s::text[], %s::text[], %s::bool[],
+            %s::bigint[]) AS new (id, state, attempts, sequence, conversation_id, reason, maybe_duplicate,
+            exception_number)
+        WHERE account_id = %s AND messages.id = new.id
+        RETURNING accepted_number
+        """,
+        (
+            [claim.message.id for claim, _ in owned],
+            [CODES[settlement.state] for _, settlement in owned],
+            [settlement.attempts for _, settlement in owned],
+            [settlement.sequence for _, settlement in owned],
+            [settlement.conversation_id for _, settlement in owned],
+            [settlement.reason for _, settlement in owned],
+            [settlement.maybe_duplicate for _, settlement in owned],
+            [numbers.get(claim.message.id) for claim, _ in owned],
+            account_id,
+        ),
+    )
+    accepted = [number for (number,) in await rows.fetchall() if number is not None]
+    await _prune_accepted(db, accepted, max_settled)
+    if exceptions:
+        await _prune_dead(db, account_id, max_dead)
+
+
+async def _exception_numbers(db: Database, account_id: str, ids: Sequence[str]) -> dict[str, int]:
+    """Numbers for the exceptions of a batch, in the order in which batches are committed.
+
+    The row stays locked until then: whoever reads in steps, by the last number seen, overlooks none.
+    """
+    rows = await db.execute(
+        """
+        INSERT INTO exception_numbers VALUES (%s, %s)
+        ON CONFLICT (account_id) DO UPDATE SET last = exception_numbers.last + excluded.last RETURNING last
+        """,
+        (account_id, len(ids)),
+    )
+    (last,) = await rows.fetchone() or (len(ids),)
+    return {message_id: last - len(ids) + place for place, message_id in enumerate(ids, 1)}
+
+
+async def _prune_accepted(db: Database, numbers: Sequence[int], bound: int) -> None:
+    """Drop accepted messages beyond the bound; their number stays. Not each time: the count is one row for all."""
+    step = max(1, bound // 1000)
+    if not any(number % step == 0 for number in numbers):
+        return
+    await db.execute(
+        """
+        WITH old AS (
+            DELETE FROM messages WHERE seq = ANY(ARRAY(
+                SELECT seq FROM messages WHERE accepted_number <= %s ORDER BY seq FOR UPDATE SKIP LOCKED
+            )) RETURNING account_id, maybe_duplicate
+        )
+        INSERT INTO pruned AS known
+        SELECT account_id, 2, maybe_duplicate, count(*) FROM old GROUP BY 1, 3 ORDER BY 1, 3
+        ON CONFLICT (account_id, state, maybe_duplicate) DO UPDATE SET number = known.number + excluded.number
+        """,
+        (max(numbers) - bound,),
+    )
+
+
+async def _prune_dead(db: Database, account_id: str, bound: int) -> None:
+    """Drop the oldest of those that ended otherwise, beyond the bound; lanes that they held go on."""
+    rows = await db.execute(
+        """
+        WITH old AS (
+            DELETE FROM messages WHERE seq = ANY(ARRAY(
+                SELECT seq FROM messages WHERE account_id = %(account_id)s AND exception_number IS NOT NULL
+                AND state > 2 ORDER BY exception_number DESC OFFSET %(bound)s
+            )) RETURNING id, lane, state, maybe_duplicate
+        ), counted AS (
+            INSERT INTO pruned AS known
+            SELECT %(account_id)s, state, maybe_duplicate, count(*) FROM old GROUP BY 2, 3 ORDER BY 2, 3
+            ON CONFLICT (account_id, state, maybe_duplicate) DO UPDATE SET number = known.number + excluded.number
+        )
+        UPDATE lanes SET held_by = NULL, free_at = seconds() FROM old
+        WHERE account_id = %(account_id)s AND lanes.lane = old.lane AND held_by = old.id
+        RETURNING lanes.lane
+        """,
+        {"account_id": account_id, "bound": bound},
+    )
+    await delete_empty(db, account_id, {lane for (lane,) in await rows.fetchall()})
+
+
+async def _hand_on(
+    db: Database,
+    account_id: str,
+    owned: Sequence[tuple[Claim, Settlement]],
+    begun: Iterable[str],
+    lease: float,
+) -> None:
+    """Let lanes stay where their next message was begun, rest, or be held."""
+    stays = set(begun)
+    await db.execute(
+        """
+        UPDATE lanes SET free_at = seconds() + new.seconds, held_by = new.held_by,
+            owner = CASE WHEN new.stays THEN owner END
+        FROM unnest(%s::text[], %s::float8[], %s::text[], %s::bool[]) AS new (lane, seconds, held_by, stays)
+        WHERE account_id = %s AND lanes.lane = new.lane
+        """,
+        (
+            [claim.message.consumer for claim, _ in owned],
+            [
+                lease if claim.message.consumer in stays else None if settlement.holds_lane else settlement.retry_in
+                for claim, settlement in owned
+            ],
+            [claim.message.id if settlement.holds_lane else None for claim, settlement in owned],
+            [claim.message.consumer in stays for claim, _ in owned],
+            account_id,
+        ),
+    )
+
+
+async def delete_empty(db: Database, account_id: str, lanes: Iterable[str]) -> None:
+    """Drop lanes, of those that this transaction has locked, in which nothing is left to do."""
+    names = list(lanes)
+    if names:
+        await db.execute(
+            """
+            DELETE FROM lanes WHERE account_id = %s AND lane = ANY(%s) AND held_by IS NULL AND NOT EXISTS (
+                SELECT 1 FROM messages
+                WHERE messages.account_id = lanes.account_id AND messages.lane = lanes.lane AND state < 2
+            )
+            """,
+            (account_id, names),
+        )
+
+
+async def renew(db: Database, account_id: str, *, owner: str, lease: float) -> frozenset[str]:
+    """Extend the leases of an owner; its lanes."""
+    rows = await db.execute(
+        """
+        WITH mine AS MATERIALIZED (
+            SELECT lane FROM lanes WHERE account_id = %(account_id)s AND owner = %(owner)s ORDER BY lane FOR UPDATE
+        )
+        UPDATE lanes SET free_at = seconds() + %(lease)s
+        FROM mine WHERE lanes.account_id = %(account_id)s AND lanes.lane = mine.lane
+        RETURNING lanes.lane
+        """,
+        {"account_id": account_id, "owner": owner, "lease": lease},
+    )
+    return frozenset(lane for (lane,) in await rows.fetchall())
+
+
+async def release(db: Database, account_id: str, claims: Sequence[Claim]) -> int:
+    """Give lanes back, their heads as they were before they were claimed."""
+    mine = await lock(db, account_id, claims)
+    heads = [claim for claim in claims if claim.message.consumer in mine]
+    await db.execute(
+        """
+        WITH back AS (
+            UPDATE messages SET state = new.state
+            FROM unnest(%(ids)s::text[], %(states)s::smallint[]) AS new (id, state)
+            WHERE account_id = %(account_id)s AND messages.id = new.id
+        )
+        UPDATE lanes SET owner = NULL, free_at = seconds() WHERE account_id = %(account_id)s AND lane = ANY(%(lanes)s)
+        """,
+        {
+            "account_id": account_id,
+            "ids": [claim.message.id for claim in heads],
+            "states": [CODES[MessageState.BEGUN if claim.was_begun else MessageState.WAITING] for claim in heads],
+            "lanes": list(mine),
+        },
+    )
+    return len(heads)
+
+
+async def next_due(db: Database, account_id: str) -> float | None:
+    """Seconds until a lane can be claimed."""
+    rows = await db.execute(
+        "SELECT min(free_at) - seconds() FROM lanes WHERE account_id = %s AND free_at IS NOT NULL", (account_id,)
+    )
+    (wait,) = await rows.fetchone() or (None,)
+    return None if wait is None else max(0.0, wait)
