@@ -23,6 +23,7 @@ def test_nothing_is_committable_before_something_is_done() -> None:
     assert marks.outstanding == 1
 
 
+@pytest.mark.requirement("pump:watermarks")
 def test_what_is_done_after_one_that_is_not_waits_for_it() -> None:
     """Issue 7, item 6: only contiguous offsets."""
     marks = Watermarks()
