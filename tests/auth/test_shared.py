@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+from trio.testing import MockClock
 
 from connector_async._concurrency import Clock, current_clock
 from connector_async.auth import AppCredentials, AppTokenSource, TokenKeeper, TokenSettings
@@ -128,6 +129,18 @@ async def test_many_start_with_one_call() -> None:
         assert f.calls == 1
         assert sum(keeper.fetched for keeper in f.keepers) == 1
         assert f.store.leases == {}
+
+
+def test_trio_shares_as_well() -> None:
+    """The slots and timers of the other loop, on its own clock that jumps."""
+
+    async def run() -> None:
+        async with fleet() as f:
+            assert await f.values() == ["app.1"] * 4
+            await f.all_refused()
+            assert f.calls == 2
+
+    anyio.run(run, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
 
 
 async def test_each_renewal_costs_one_call_and_nobody_is_ever_without_a_token() -> None:
