@@ -8,6 +8,7 @@ from typing import TypeVar
 import attrs
 
 from connector_async.store._memory_inbox import MemoryInbox
+from connector_async.store._memory_outbox import MemoryOutbox
 from connector_async.store.base import (
     Admission,
     ConsumerRecord,
@@ -49,6 +50,11 @@ class MemoryStore:
         factory=OrderedDict[tuple[str, str, str], list[int | None]], init=False, repr=False
     )
     _inboxes: dict[str, MemoryInbox] = attrs.field(factory=dict[str, MemoryInbox], init=False, repr=False)
+    outbox: MemoryOutbox = attrs.field(init=False, repr=False)
+    """The messages on their way out."""
+
+    def __attrs_post_init__(self) -> None:
+        self.outbox = MemoryOutbox(max_waiting=self.max_entries, max_settled=self.max_entries, max_dead=self.max_dead)
 
     @property
     def durable(self) -> bool:
@@ -187,6 +193,7 @@ class MemoryStore:
             self._inbox(account_id).forget(conversation_id)
             for key in [key for key in self._echoes if key[:2] == (account_id, conversation_id)]:
                 del self._echoes[key]
+        await self.outbox.forget(account_id, ext_consumer_id)
 
     async def aclose(self) -> None:
         """Nothing is held open; what was put stays readable."""
