@@ -10,8 +10,14 @@ import anyio
 import pytest
 
 from connector_async import ConnectorSession, MemoryStore
+from connector_async.store import PostgresStore
+from connector_async.store.tokens import PlaintextTokens
 from tests.auth.shares import SharingStore
+from tests.backends import ASYNCIO
 from tests.session.rig import FakeCloud, session_over
+from tests.store.postgres_server import PostgresPlace, postgres, postgres_server
+
+__all__ = ["postgres", "postgres_server"]
 
 pytestmark = pytest.mark.anyio
 
@@ -144,3 +150,25 @@ async def test_a_token_in_a_restarted_session_is_the_one_its_predecessor_left() 
         async with fleet(cloud, store, 1) as sessions:
             await send_all(sessions)
     assert len(cloud.token_posts) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO])
+async def test_processes_on_one_database_share_a_token_and_its_renewal(
+    request: pytest.FixtureRequest,
+) -> None:
+    """Each with connections of its own, as processes have them; in real time, for the half second that it takes."""
+    place: PostgresPlace = request.getfixturevalue("postgres")
+    cloud = FakeCloud()
+    with anyio.fail_after(30):
+        async with AsyncExitStack() as stack:
+            sessions: list[ConnectorSession] = []
+            for _ in range(4):
+                store = PostgresStore(place.dsn, schema=place.schema, tokens=PlaintextTokens())
+                stack.push_async_callback(store.aclose)
+                sessions.append(await stack.enter_async_context(session_over(cloud, store=store)))
+            await send_all(sessions)
+            assert len(cloud.token_posts) == 1
+            cloud.revoke()
+            await send_all(sessions)
+            assert len(cloud.token_posts) == 2
+            assert set(cloud.accepted.values()) == {1}
