@@ -1,0 +1,73 @@
+"""`import connector_async` loads nothing; each name brings what it needs (PEP 562)."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import connector_async
+
+
+def _loaded_after(statement: str) -> set[str]:
+    """The modules of a fresh interpreter that has run the statement."""
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{statement}; import sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return set(ran.stdout.split())
+
+
+def test_the_package_alone_loads_no_other_library() -> None:
+    """Design, section 7: a program must not wait for what it does not use."""
+    loaded = _loaded_after("import connector_async")
+    assert loaded & {"asyncio", "attrs", "cattrs", "httpx", "orjson", "anyio", "jwt", "sqlite3"} == set()
+
+
+def test_an_error_class_does_not_load_the_session() -> None:
+    """Whoever catches our errors far from any session."""
+    loaded = _loaded_after("from connector_async import OutcomeUnknown, ConnectorError")
+    assert "connector_async.errors" in loaded
+    assert loaded & {"connector_async.session", "httpx", "cattrs"} == set()
+
+
+def test_modules_are_attributes_without_an_import_of_their_own() -> None:
+    """As they were when the package loaded them all."""
+    loaded = _loaded_after("import connector_async; connector_async.hooks.Throttled, connector_async.wire.to_wire")
+    assert {"connector_async.hooks", "connector_async.wire"} <= loaded
+
+
+def test_a_star_import_brings_every_name() -> None:
+    """Through the same door."""
+    names: dict[str, object] = {}
+    exec("from connector_async import *", names)
+    assert set(connector_async.__all__) <= set(names)
+
+
+def test_every_name_has_the_home_that_type_checkers_see() -> None:
+    """The imports for type checkers and the table for the rest say the same."""
+    tree = ast.parse(inspect.getsource(connector_async))
+    checked = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: node.module for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    homes = {
+        name: f"connector_async.{home}"
+        for home, names in connector_async._HOMES.items()  # pyright: ignore[reportPrivateUsage]
+        for name in names
+    }
+    assert homes == seen
+    assert {*homes, "__version__"} == set(connector_async.__all__)
+    assert set(homes) <= set(dir(connector_async))
+
+
+def test_a_misspelt_name_is_an_attribute_error() -> None:
+    """As with any module."""
+    with pytest.raises(AttributeError, match=r"module 'connector_async' has no attribute 'ConectorSession'"):
+        _ = connector_async.ConectorSession  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
