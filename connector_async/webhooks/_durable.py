@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 import uuid
@@ -27,6 +28,8 @@ __all__ = ["DurableInbox"]
 logger = logging.getLogger("connector_async.webhooks")
 
 _MAX_REMEMBERED = 10_000
+_UNREADABLE = "unreadable "
+"""Begins the keys of deliveries that are genuine and yet no notification; the digest of the body follows."""
 
 
 @attrs.define(eq=False)
@@ -81,16 +84,23 @@ class DurableInbox:
         Raises:
             StoreUnavailable: It is not kept.
         """
-        admission = await self.port.store.put_delivery(
-            self.port.account_id,
-            key=part.key or "",
-            lane=part.conversation_id,
-            body=body,
-            part=part.index,
-            received_at=self.wall_clock(),
-        )
+        admission = await self._put(part.key or "", part.conversation_id, body, part.index)
         if admission is Admission.NEW:
             _remember(self._parsed, part.key or "", part)
+        return admission
+
+    async def put_unreadable(self, body: bytes) -> Admission:
+        """Keep what is genuine and yet no notification, to be given up; revived, it is read once more.
+
+        Raises:
+            StoreUnavailable: It is not kept.
+        """
+        return await self._put(_UNREADABLE + hashlib.sha256(body).hexdigest(), "", body, 0)
+
+    async def _put(self, key: str, lane: str, body: bytes, part: int) -> Admission:
+        admission = await self.port.store.put_delivery(
+            self.port.account_id, key=key, lane=lane, body=body, part=part, received_at=self.wall_clock()
+        )
         # Also for one that is known: it may be what an earlier run left.
         self.start()
         self.wake()
@@ -145,7 +155,8 @@ class DurableInbox:
         self._done.pop(delivery.key, None)
         self.stats.dead += 1
         await self.port.store.dead_letter_delivery(delivery.account_id, delivery.key, owner=self.owner, reason=reason)
-        logger.error("an event of %s is given up after %d attempts: %s", delivery.lane, delivery.attempts, reason)
+        whose = delivery.lane or "a conversation that cannot be told"
+        logger.error("an event of %s is given up after %d attempts: %s", whose, delivery.attempts, reason)
         self.port.emit(
             DeliveryDead(conversation_id=delivery.lane, key=delivery.key, attempts=delivery.attempts, reason=reason)
         )
@@ -188,15 +199,32 @@ class DurableInbox:
         reason = "its worker ended before it was done, every time"
         if delivery.attempts <= self.settings.max_attempts:
             try:
-                part = part or split(read_notification(delivery.body))[delivery.part]
+                parts = [part] if part is not None else self._read(delivery)
             except (UnreadableNotification, IndexError):
                 reason = "unreadable"
             else:
-                if not self.take(part, delivery):
+                if delivery.key.startswith(_UNREADABLE):
+                    await self.finish(delivery, await self._put_all(parts, delivery.body))
+                elif not self.take(parts[0], delivery):
                     await self.finish(delivery, None)
                 return
         self.claimed -= 1
         await self._bury(delivery, reason)
+
+    def _read(self, delivery: Delivery) -> list[Part]:
+        parts = split(read_notification(delivery.body))
+        return parts if delivery.key.startswith(_UNREADABLE) else [parts[delivery.part]]
+
+    async def _put_all(self, parts: list[Part], body: bytes) -> Result:
+        """Put in each event of what could not be read when it came."""
+        result = Result()
+        try:
+            for part in parts:
+                if part.key is not None and await self.put(part, body) is Admission.FULL:
+                    raise StoreUnavailable("the inbox is full")
+        except StoreUnavailable as error:
+            result.failures.append(Failure("put_delivery", error))
+        return result
 
     async def _renew(self) -> None:
         now = self.wall_clock()

@@ -12,7 +12,13 @@ from typing import Any
 
 import attrs
 
-from connector_async.errors import InvalidSignature, WebhookBodyTooLarge, WebhookError, WrongAccount
+from connector_async.errors import (
+    InvalidSignature,
+    UnreadableNotification,
+    WebhookBodyTooLarge,
+    WebhookError,
+    WrongAccount,
+)
 from connector_async.webhooks._answer_guard import AnswerGuard
 from connector_async.webhooks._head import Head, Headers, read_head
 from connector_async.webhooks._patience import within
@@ -245,15 +251,20 @@ class WebhookApp:
         account.append(dispatcher)
         if len(body) > self._max_body_bytes:
             raise WebhookBodyTooLarge(f"the body exceeds {self._max_body_bytes} bytes")
-        verified = await self._verify(dispatcher, head, body)
+        try:
+            verified = await self._verify(dispatcher, head, body)
+        except UnreadableNotification:
+            acceptance = await dispatcher.keep_unreadable(body)
+            if acceptance is None:
+                raise
+            return _status_of(acceptance)
         if verified is None:
             logger.warning("a delivery is left to the vendor to bring again: the credentials are not known yet")
             return 503
         if verified.used_previous_secret:
             dispatcher.port.emit(PreviousSecretNeeded(account_id=verified.account_id, client_id=verified.client_id))
         ack = self._ack or ("stored" if dispatcher.port.store.durable else "queued")
-        acceptance = await dispatcher.accept(verified.notification, body, ack)
-        return 200 if acceptance is Acceptance.DONE else 503
+        return _status_of(await dispatcher.accept(verified.notification, body, ack))
 
     async def _verify(self, dispatcher: Dispatcher, head: Head, body: bytes) -> Verified | None:
         """What was verified; None before the session has any secret."""
@@ -287,6 +298,10 @@ class WebhookApp:
         )
         for dispatcher in account:
             dispatcher.port.emit(AnswersSlow(mean=mean, window=self._guard.window))
+
+
+def _status_of(acceptance: Acceptance) -> int:
+    return 200 if acceptance is Acceptance.DONE else 503
 
 
 async def _answer(send: Send, status: int, text: bytes) -> None:

@@ -143,6 +143,23 @@ class Dispatcher:
             return await self._accept_handled(parts)
         return await self._accept_stored(parts, body, is_waiting=ack == "handled")
 
+    async def keep_unreadable(self, body: bytes) -> Acceptance | None:
+        """Keep a genuine delivery that is no notification: it would be as unreadable each time it came again.
+
+        Returns:
+            None: The store is not durable, and it is not kept.
+        """
+        if not self.port.store.durable:
+            return None
+        self.counters.unreadable += 1
+        try:
+            admission = await self._durable.put_unreadable(body)
+        except StoreUnavailable as error:
+            logger.error("a delivery that cannot be read could not be stored: %s", error)
+            return Acceptance.BUSY
+        self.counters.duplicates += admission is Admission.SEEN
+        return Acceptance.BUSY if admission is Admission.FULL else Acceptance.DONE
+
     async def dispatch(self, notification: Notification[Any]) -> Dispatched:
         """Run the handlers and return when they are done.
 

@@ -69,6 +69,8 @@ class WebhookStats:
         echoes: Events that our own sends caused.
         unclaimed: Events of conversations that no store knows.
         unroutable: Notifications of types that are neither events nor conversation changes.
+        unreadable: Genuine deliveries that are no notification, kept aside by a durable store (`dead`); without one
+            they are refused.
         shed: Chat states dropped because the queue was full.
         busy: Events left to the vendor to deliver again.
         gaps: Events handed out with numbers missing before them.
@@ -87,6 +89,7 @@ class WebhookStats:
     echoes: int = 0
     unclaimed: int = 0
     unroutable: int = 0
+    unreadable: int = 0
     shed: int = 0
     busy: int = 0
     gaps: int = 0

@@ -78,8 +78,8 @@ async def test_each_refusal_has_its_status_and_shows_nothing(headers: dict[str, 
         assert (b"connection" in request.headers) == (status != 200)
 
 
-async def test_what_is_signed_but_no_notification_is_400() -> None:
-    """Unreadable is not forged."""
+async def test_without_a_durable_store_what_is_signed_but_no_notification_is_400() -> None:
+    """Unreadable is not forged; with a durable store it is kept aside (`test_unreadable.py`)."""
     async with rig() as worker:
         assert await post(worker.app, b"[]") == 400
         (refused,) = worker.port.emitted_of(DeliveryRefused)
