@@ -93,4 +93,56 @@ CREATE TRIGGER count_forgotten AFTER DELETE ON deliveries WHEN OLD.state < 2 BEG
 END
 """
 
-MIGRATIONS = (_TABLES,)
+_OUTBOX = """
+CREATE TABLE messages (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    account_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    lane TEXT NOT NULL,
+    body BLOB NOT NULL,
+    request_id TEXT NOT NULL,
+    opening BLOB,
+    put_at REAL NOT NULL,
+    state INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    sequence INTEGER,
+    conversation_id TEXT,
+    reason TEXT,
+    maybe_duplicate INTEGER NOT NULL DEFAULT 0,
+    settled_at REAL,
+    exception INTEGER,
+    UNIQUE (account_id, id)
+);
+
+CREATE INDEX messages_unsettled ON messages (account_id, lane, number) WHERE state < 2;
+
+CREATE INDEX messages_dead ON messages (exception) WHERE state > 2;
+
+CREATE INDEX messages_exceptions ON messages (account_id, exception) WHERE exception IS NOT NULL;
+
+CREATE TABLE lanes (
+    account_id TEXT NOT NULL,
+    lane TEXT NOT NULL,
+    owner TEXT,
+    fence INTEGER NOT NULL DEFAULT 0,
+    free_at REAL NOT NULL,
+    held_by TEXT,
+    PRIMARY KEY (account_id, lane)
+) WITHOUT ROWID;
+
+CREATE INDEX lanes_free ON lanes (account_id, free_at) WHERE held_by IS NULL;
+
+CREATE TABLE outbox_numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE outbox_counts (account_id TEXT PRIMARY KEY, unsettled INTEGER NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE outbox_pruned (
+    account_id TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    maybe_duplicate INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (account_id, state, maybe_duplicate)
+) WITHOUT ROWID
+"""
+
+MIGRATIONS = (_TABLES, _OUTBOX)

@@ -148,7 +148,7 @@ class OutboxEntry:
 
 @attrs.frozen(kw_only=True)
 class OutboxCounts:
-    """How many messages of an account are where. `maybe_duplicate` counts accepted ones that may have landed twice."""
+    """How many messages of an account are where; `maybe_duplicate` of the accepted may have landed twice."""
 
     waiting: int = 0
     begun: int = 0

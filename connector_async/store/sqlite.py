@@ -9,7 +9,9 @@ from pathlib import Path
 import attrs
 
 from connector_async.store import _sqlite_inbox as inbox
+from connector_async.store import _sqlite_lanes as lanes
 from connector_async.store._sqlite_engine import SqliteEngine
+from connector_async.store._sqlite_outbox import SqliteOutbox
 from connector_async.store._sqlite_schema import MIGRATIONS
 from connector_async.store.base import (
     Admission,
@@ -50,9 +52,14 @@ class SqliteStore:
     max_dead: int = attrs.field(default=10_000, kw_only=True, validator=attrs.validators.ge(1))
     busy_timeout: float = attrs.field(default=2.0, kw_only=True, validator=attrs.validators.ge(0))
     _engine: SqliteEngine = attrs.field(init=False, repr=False)
+    outbox: SqliteOutbox = attrs.field(init=False, repr=False)
+    """The messages on their way out."""
 
     def __attrs_post_init__(self) -> None:
         self._engine = SqliteEngine(self.path, MIGRATIONS, self.busy_timeout)
+        self.outbox = SqliteOutbox(
+            self._engine, max_waiting=self.max_waiting, max_settled=self.max_entries, max_dead=self.max_dead
+        )
 
     @property
     def durable(self) -> bool:
@@ -289,3 +296,4 @@ def _forget(db: sqlite3.Connection, *, account_id: str, ext_consumer_id: str) ->
         db.execute("DELETE FROM echoes WHERE account_id = ? AND conversation_id = ?", of_conversation)
     db.execute("DELETE FROM conversations WHERE account_id = ? AND ext_consumer_id = ?", of_consumer)
     db.execute("DELETE FROM consumers WHERE account_id = ? AND ext_consumer_id = ?", of_consumer)
+    lanes.forget(db, account_id, ext_consumer_id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from types import ModuleType
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -53,27 +54,27 @@ class SealedTokens:
     def __init__(self, key: str | bytes, *previous: str | bytes) -> None:
         fernet = _fernet()
         try:
-            self._box = fernet.MultiFernet([fernet.Fernet(one) for one in (key, *previous)])
+            self._box: Any = fernet.MultiFernet([fernet.Fernet(one) for one in (key, *previous)])
         except (ValueError, TypeError):
             # Not `from`: that error may quote the key.
             raise ConfigurationError(
                 "a token key is 32 bytes in URL-safe base64; SealedTokens.new_key() makes one"
             ) from None
-        self._refused = fernet.InvalidToken
+        self._refused: type[Exception] = fernet.InvalidToken
 
     @staticmethod
     def new_key() -> str:
         """A fresh random key."""
-        return _fernet().Fernet.generate_key().decode()
+        return str(_fernet().Fernet.generate_key(), "ascii")
 
     def seal(self, identity: str, token: str) -> str:
         """The token, encrypted together with whose it is."""
-        return self._box.encrypt(f"{identity}\0{token}".encode()).decode() if token else ""
+        return str(self._box.encrypt(f"{identity}\0{token}".encode()), "ascii") if token else ""
 
     def open(self, identity: str, sealed: str) -> str:
         """The token; empty if it cannot be opened, or was sealed for another."""
         try:
-            whose, _, token = self._box.decrypt(sealed).decode().rpartition("\0")
+            whose, _, token = str(self._box.decrypt(sealed), "utf-8").rpartition("\0")
         except self._refused:
             return ""
         return token if whose == identity else ""
@@ -82,7 +83,7 @@ class SealedTokens:
         return "SealedTokens()"
 
 
-def _fernet():  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _fernet() -> ModuleType:
     try:
         from cryptography import fernet
     except ImportError as error:

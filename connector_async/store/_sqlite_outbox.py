@@ -1,0 +1,116 @@
+"""The outbox of the SQLite store: what is put is on disk, and lanes are shared by the processes of one machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import attrs
+
+from connector_async.store import _sqlite_lanes as lanes
+from connector_async.store._sqlite_engine import SqliteEngine
+from connector_async.store.outbox import (
+    Advance,
+    Claim,
+    OutboxCounts,
+    OutboxEntry,
+    OutboxMessage,
+    PutResult,
+    Settlement,
+)
+
+__all__ = ["SqliteOutbox"]
+
+
+@attrs.define(eq=False)
+class SqliteOutbox:
+    """Made by `SqliteStore.outbox`. See `Outbox` for what each method does.
+
+    Args:
+        wall: The clock, in seconds; the processes of one machine have one.
+    """
+
+    engine: SqliteEngine = attrs.field(repr=False)
+    max_waiting: int = attrs.field(kw_only=True)
+    max_settled: int = attrs.field(kw_only=True)
+    max_dead: int = attrs.field(kw_only=True)
+    wall: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
+
+    @property
+    def durable(self) -> bool:
+        """True: what was put survives this process and a loss of power."""
+        return True
+
+    async def put(self, account_id: str, messages: Sequence[OutboxMessage]) -> list[PutResult]:
+        """Keep messages; those ADDED are on disk."""
+        return await self.engine.write(
+            partial(
+                lanes.put,
+                account_id=account_id,
+                messages=messages,
+                now=self.wall(),
+                max_waiting=self.max_waiting,
+            )
+        )
+
+    async def claim(self, account_id: str, *, owner: str, lease: float, limit: int) -> list[Claim]:
+        """Take up to `limit` lanes that are free and due, longest due first."""
+        return await self.engine.write(
+            partial(lanes.claim, account_id=account_id, owner=owner, now=self.wall(), lease=lease, limit=limit)
+        )
+
+    async def advance(
+        self, account_id: str, settlements: Sequence[tuple[Claim, Settlement]], *, lease: float
+    ) -> list[Advance]:
+        """Settle heads, and begin the next of each lane."""
+        return await self.engine.write(
+            partial(
+                lanes.advance,
+                account_id=account_id,
+                settlements=settlements,
+                now=self.wall(),
+                lease=lease,
+                max_settled=self.max_settled,
+                max_dead=self.max_dead,
+            )
+        )
+
+    async def renew(self, account_id: str, *, owner: str, lease: float) -> frozenset[str]:
+        """Extend the leases of a pump; the lanes that it still owns."""
+        until = self.wall() + lease
+        return await self.engine.write(partial(lanes.renew, account_id=account_id, owner=owner, until=until))
+
+    async def release(self, account_id: str, claims: Sequence[Claim]) -> int:
+        """Give lanes back whose heads were certainly not sent."""
+        return await self.engine.write(partial(lanes.release, account_id=account_id, claims=claims, now=self.wall()))
+
+    async def counts(self, account_id: str) -> OutboxCounts:
+        """How many are where."""
+        return await self.engine.read(partial(lanes.counts, account_id=account_id, now=self.wall()))
+
+    async def next_due(self, account_id: str) -> float | None:
+        """Seconds until a lane can be claimed."""
+        return await self.engine.read(partial(lanes.next_due, account_id=account_id, now=self.wall()))
+
+    async def find(self, account_id: str, message_id: str) -> OutboxEntry | None:
+        """One message."""
+        return await self.engine.read(partial(lanes.find, account_id=account_id, message_id=message_id))
+
+    async def exceptions(self, account_id: str, *, after: int = 0, limit: int = 100) -> list[tuple[int, OutboxEntry]]:
+        """Those that ended otherwise than accepted once, by number."""
+        return await self.engine.read(partial(lanes.exceptions, account_id=account_id, after=after, limit=limit))
+
+    async def revive(self, account_id: str, message_id: str) -> bool:
+        """Let a dead one be sent again, in its old place."""
+        return await self.engine.write(
+            partial(lanes.revive, account_id=account_id, message_id=message_id, now=self.wall())
+        )
+
+    async def discard(self, account_id: str, message_id: str) -> bool:
+        """Let the messages behind a final one go on."""
+        return await self.engine.write(partial(lanes.discard, account_id=account_id, message_id=message_id))
+
+    async def forget(self, account_id: str, ext_consumer_id: str) -> None:
+        """Erase a consumer's messages."""
+        await self.engine.write(partial(lanes.forget, account_id=account_id, ext_consumer_id=ext_consumer_id))
