@@ -198,10 +198,14 @@ async def lock(db: Database, account_id: str, claims: Iterable[Claim]) -> set[st
 async def _settle(
     db: Database, account_id: str, owned: Sequence[tuple[Claim, Settlement]], *, max_settled: int, max_dead: int
 ) -> None:
+    doubtful = {
+        claim.message.id for claim, settlement in owned if settlement.maybe_duplicate or claim.maybe_duplicate
+    }
     exceptions = [
         claim.message.id
         for claim, settlement in owned
-        if settlement.state.is_final and (settlement.state is not MessageState.ACCEPTED or settlement.maybe_duplicate)
+        if settlement.state.is_final
+        and (settlement.state is not MessageState.ACCEPTED or claim.message.id in doubtful)
     ]
     numbers = await _exception_numbers(db, account_id, exceptions) if exceptions else {}
     rows = await db.execute(
@@ -226,7 +230,7 @@ async def _settle(
             [settlement.sequence for _, settlement in owned],
             [settlement.conversation_id for _, settlement in owned],
             [settlement.reason for _, settlement in owned],
-            [settlement.maybe_duplicate for _, settlement in owned],
+            [claim.message.id in doubtful for claim, _ in owned],
             [numbers.get(claim.message.id) for claim, _ in owned],
             account_id,
         ),
