@@ -21,6 +21,7 @@ from connector_async._concurrency import Clock
 from connector_async.auth._jwt import is_token, read_claims
 from connector_async.auth.app_token import AppCredentials, AppTokenSource
 from connector_async.auth.keeper import FetchedToken, TokenSettings, Unwanted
+from connector_async.errors import TokenUnavailable
 from connector_async.protocol.lifetime import Lifetime, lifetime_of
 from connector_async.store.tokens import SharedToken, TokenShare
 
@@ -91,14 +92,25 @@ class SharedAppToken:
                 await self._release(credentials.client_id)
 
     async def _find_or_fetch(self, credentials: AppCredentials, *, refused: bool) -> FetchedToken:
-        name = credentials.client_id
         passed_over = set(self._given_up)
-        found = await self._look(name, passed_over)
-        if found is not None:
-            if self._is_worth_taking(found, refused=refused):
-                return found
-            passed_over.add(found.value)
-        # From here on every token that comes is a newer one.
+        found = await self._look(credentials.client_id, passed_over)
+        if found is None:
+            return await self._newer(credentials, passed_over)
+        if self._is_worth_taking(found, refused=refused):
+            return found
+        looked_at = self._clock.time()
+        try:
+            return await self._newer(credentials, passed_over | {found.value})
+        except TokenUnavailable:
+            found = self._aged(found, looked_at)
+            if refused or found.seconds <= 0:
+                raise
+            # Near its end is better than none: who starts while the token service is down has one like the others.
+            return found
+
+    async def _newer(self, credentials: AppCredentials, passed_over: set[str]) -> FetchedToken:
+        """One that another session puts there from now on, or a fresh one."""
+        name = credentials.client_id
         give_up_at = self._clock.time() + _PATIENCE
         while (fence := await self._acquire(name)) is None:
             if self._clock.time() >= give_up_at:
@@ -121,8 +133,11 @@ class SharedAppToken:
         with suppress(_StoreFailed):
             # When it is refused, a later holder has put another token; this one is good all the same.
             await self._ask(put)
-        passed = self._clock.time() - got_at
-        return attrs.evolve(fetched, seconds=fetched.seconds - passed, age=passed)
+        return self._aged(fetched, got_at)
+
+    def _aged(self, token: FetchedToken, since: float) -> FetchedToken:
+        passed = self._clock.time() - since
+        return attrs.evolve(token, seconds=token.seconds - passed, age=token.age + passed)
 
     def _is_worth_taking(self, found: FetchedToken, *, refused: bool) -> bool:
         settings = self._settings

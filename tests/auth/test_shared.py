@@ -307,6 +307,44 @@ async def test_a_token_near_its_end_is_not_taken_but_renewed(seconds: float) -> 
         assert f.calls == 1
 
 
+async def test_who_starts_while_the_token_service_is_down_takes_what_is_near_its_end() -> None:
+    """The sessions that run have it too; each goes on asking for a new one."""
+    store, cloud = SharingStore(), FakeCloud()
+    cloud.on_token = down
+    await store.put_app_token(*KEY, value=jwt(3_600), seconds=300.0, fence=0)
+    async with fleet(cloud=cloud, store=store) as f:
+        assert await f.values() == [jwt(3_600)] * 4
+        await anyio.sleep(200.0)
+        cloud.on_token = cloud.give_token
+        await anyio.sleep(70.0)
+        assert set(await f.values()) == {"app.1"}
+
+
+async def test_a_token_that_ends_while_the_token_service_is_asked_is_not_taken() -> None:
+    """It was near its end."""
+
+    async def slow(_post: Any) -> Any:
+        await anyio.sleep(10.0)
+        return answer(503)
+
+    store, cloud = SharingStore(), FakeCloud()
+    cloud.on_token = slow
+    await store.put_app_token(*KEY, value=jwt(3_600), seconds=5.0, fence=0)
+    async with fleet(1, cloud=cloud, store=store) as f:
+        with pytest.raises(TokenUnavailable):
+            await f.keepers[0].get()
+
+
+async def test_no_old_token_stands_in_for_a_refused_one() -> None:
+    """What revoked the one has most likely revoked the other."""
+    async with fleet(1) as f:
+        await f.values()
+        await f.store.put_app_token(*KEY, value=jwt(3_600), seconds=1_000.0, fence=9)
+        f.cloud.on_token = down
+        with pytest.raises(TokenUnavailable):
+            await f.keepers[0].renew(1, certain=True)
+
+
 async def test_a_token_of_unknown_life_is_taken_as_long_as_it_lives() -> None:
     """An opaque one, at a cold start."""
     store = SharingStore()
@@ -365,9 +403,6 @@ async def test_a_holder_that_wakes_late_keeps_its_token_to_itself() -> None:
 async def test_a_token_service_that_fails_lets_the_next_try_at_once() -> None:
     """The lease is not kept through the back-off."""
 
-    async def down(_post: Any) -> Any:
-        return answer(503)
-
     cloud = FakeCloud()
     cloud.on_token = down
     async with fleet(cloud=cloud) as f:
@@ -410,9 +445,6 @@ async def test_a_token_that_was_given_up_is_not_taken_again() -> None:
 async def test_a_failure_is_retried_without_noting_the_same_token_twice() -> None:
     """The keeper names the same unwanted token at each try."""
 
-    async def down(_post: Any) -> Any:
-        return answer(503)
-
     async with fleet(1) as f:
         await f.values()
         f.cloud.on_token = down
@@ -421,6 +453,10 @@ async def test_a_failure_is_retried_without_noting_the_same_token_twice() -> Non
         f.cloud.on_token = f.cloud.give_token
         await anyio.sleep(100.0)
         assert await f.values() == ["app.2"]
+
+
+async def down(_post: Any) -> Any:
+    return answer(503)
 
 
 def jwt(life: int) -> str:
