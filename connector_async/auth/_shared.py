@@ -84,8 +84,9 @@ class SharedAppToken:
             self._given_up.append(instead_of.value)
         refused = instead_of is not None and instead_of.refused
         try:
-            return await self._find_or_fetch(credentials, refused=refused)
-        except _StoreFailed:
+            # Left before the next call, so that no error of that one has the store's words behind it.
+            with suppress(_StoreFailed):
+                return await self._find_or_fetch(credentials, refused=refused)
             return await self._source.fetch_with(credentials)
         finally:
             if self._may_hold_lease:

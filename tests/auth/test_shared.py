@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -283,6 +284,19 @@ async def test_a_store_that_is_down_is_logged_once_however_often_it_is_asked(
         await anyio.sleep(20_000.0)
         assert f.calls == 7
         assert len([record for record in caplog.records if "shares no AppJWT" in record.message]) == 1
+
+
+async def test_no_error_of_the_token_service_has_the_stores_words_behind_it() -> None:
+    """A database may quote the row, and with it the token."""
+    async with fleet(1) as f:
+        f.store.failing.add("get")
+        f.cloud.on_token = down
+        with pytest.raises(TokenUnavailable) as caught:
+            await f.keepers[0].get()
+        failure = f.keepers[0].failure
+        assert failure is not None
+        assert "row" not in "".join(traceback.format_exception(caught.value) + traceback.format_exception(failure))
+        assert failure.__context__ is None
 
 
 async def test_a_new_session_takes_what_it_finds_and_renews_it_by_its_age() -> None:
