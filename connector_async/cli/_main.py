@@ -32,6 +32,7 @@ class _Command(Protocol):
 _COMMANDS = {
     "demo": "send messages through a sandbox of its own and show how it went",
     "manifest": "print the app manifest that an installation starts from, or check one",
+    "pump": "send the messages of a file or a pipe, every one of them accounted for",
     "sandbox": "run the cloud in a box: a server that behaves like the API",
 }
 

@@ -1,0 +1,264 @@
+"""`connector-async pump`: a file or a pipe of messages in, every one of them accounted for."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio
+import attrs
+
+from connector_async.auth import AppCredentials
+from connector_async.cli._console import emit, quiet_log, require_extra, tell
+from connector_async.cli._pump_report import Summary, write_dead_letters
+from connector_async.cli._pump_run import PumpRun, Settings, StoppedAtOnce
+from connector_async.cli._sandbox_process import SandboxAddress, sandbox_process
+from connector_async.session import ConnectorSession, SessionLimits
+from connector_async.store import MemoryStore, SqliteStore
+from connector_async.store.outbox import OutboxCounts
+from connector_async.transport import PooledTransport
+
+if TYPE_CHECKING:
+    from connector_async.store.postgres import PostgresStore
+
+__all__ = ["add_arguments", "run"]
+
+_SQLITE = "sqlite:///"
+_POSTGRES = ("postgresql://", "postgres://")
+# Enough to know every line of a large input again when it is read a second time.
+_REMEMBERED = 100_000_000
+_REMEMBERED_IN_MEMORY = 1_000_000
+
+_Store: TypeAlias = "MemoryStore | SqliteStore | PostgresStore"
+
+
+class _WrongUse(Exception):
+    """Ends the command with status 2."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `connector-async pump`."""
+    parser.add_argument(
+        "input",
+        metavar="INPUT",
+        nargs="?",
+        help='JSON lines, {"consumer", "text" | "body", "id"?, "skill_id"?, "profile"?, "campaign"?, "context"?, '
+        '"ttr"?}: a file, or - for standard input; may be left out with --resume',
+    )
+    parser.add_argument(
+        "--outbox",
+        type=_outbox,
+        metavar="URL",
+        help="sqlite:///FILE (sqlite:////FILE from the root) or postgresql://...; in memory if not given",
+    )
+    for option, kind, metavar, default, what in (
+        ("--concurrency", _at_least_one, "N", 256, "most messages in flight at a time (default: %(default)s)"),
+        ("--rate", _above_zero, "N", None, "most requests started per second (default: no limit)"),
+        ("--drain", _zero_or_more, "SECONDS", 30.0, "how long a stop waits for what is in flight (default: 30)"),
+        ("--lease", _above_zero, "SECONDS", 30.0, "after so long others go on where this was killed (default: 30)"),
+    ):
+        parser.add_argument(option, type=kind, metavar=metavar, default=default, help=what)
+    parser.add_argument(
+        "--unknown",
+        choices=("resend", "leave"),
+        default="resend",
+        help="what may have landed is sent again with the same id, or left (default: %(default)s)",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with what an earlier run left in the outbox")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="a JSON line for each message with an end")
+    parser.add_argument("--dead-letters", type=Path, metavar="FILE", help="what was given up; it can be an input")
+    parser.add_argument(
+        "--sandbox",
+        action="store_true",
+        help="a sandbox of its own instead of the real cloud; the default where LP_ACCOUNT_ID is not set",
+    )
+    parser.add_argument("--faults", metavar="NAME|FILE", help="let the sandbox misbehave, as for the demo")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _above_zero(text: str) -> float:
+    number = _number(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return number
+
+
+def _zero_or_more(text: str) -> float:
+    number = _number(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be below 0, not {text}")
+    return number
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+for _reader in (_above_zero, _zero_or_more, _at_least_one):
+    _reader.__name__ = "number"  # argparse says "invalid number value"
+
+
+def _outbox(text: str) -> str:
+    if text.startswith(_POSTGRES) or (text.startswith(_SQLITE) and len(text) > len(_SQLITE)):
+        return text
+    raise argparse.ArgumentTypeError("must be sqlite:///FILE or postgresql://...")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Pump until the input is at its end and the outbox empty, or until a signal says to stop.
+
+    Returns:
+        0 only if every message was accepted; 1 if not; 2 for wrong use, such as an outbox that holds messages of an
+        earlier run, without `--resume`.
+
+    Raises:
+        ConfigurationError: An extra is not installed; a variable is missing.
+        CommandFailed: The sandbox did not start; a file cannot be read or written.
+        StoreUnavailable: The outbox cannot be used.
+    """
+    try:
+        return _run(arguments)
+    except _WrongUse as error:
+        tell(f"connector-async pump: {error}")
+        if arguments.json:
+            emit({"error": str(error)})
+        return 2
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    is_sandbox = _is_sandbox(arguments)
+    with _input(arguments) as descriptor, quiet_log():
+        if arguments.outbox is None:
+            tell("the outbox is in memory: a crash would lose what was not sent (--outbox sqlite:///FILE keeps it)")
+        if not is_sandbox:
+            summary = anyio.run(_pump, arguments, descriptor, None)
+        else:
+            options = [] if arguments.faults is None else ["--faults", arguments.faults]
+            with sandbox_process(*options) as address:
+                summary = anyio.run(_pump, arguments, descriptor, address)
+    summary.print(as_json=arguments.json)
+    for sentence in summary.complaints():
+        tell(f"connector-async: {sentence}")
+    return 0 if summary.is_success else 1
+
+
+def _is_sandbox(arguments: argparse.Namespace) -> bool:
+    is_configured = bool(os.environ.get("LP_ACCOUNT_ID", "").strip())
+    if arguments.faults is not None and is_configured and not arguments.sandbox:
+        raise _WrongUse("--faults is for the sandbox, and LP_ACCOUNT_ID names an account: add --sandbox")
+    if arguments.input is None and not arguments.resume:
+        raise _WrongUse("INPUT is missing: a file, or - for standard input")
+    if is_configured and not arguments.sandbox:
+        return False
+    require_extra("sandbox", "the sandbox")
+    why = "" if arguments.sandbox else "LP_ACCOUNT_ID is not set: "
+    tell(f"{why}sending to a sandbox in a process of its own, nothing goes to the real cloud")
+    return True
+
+
+@contextmanager
+def _input(arguments: argparse.Namespace) -> Generator[int | None]:
+    """The input's file descriptor; None if there is no input."""
+    if arguments.input is None:
+        yield None
+    elif arguments.input == "-":
+        yield sys.stdin.fileno()
+    else:
+        try:
+            descriptor = os.open(arguments.input, os.O_RDONLY)
+        except OSError as error:
+            raise _WrongUse(f"cannot read {arguments.input}: {error.strerror}") from error
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _store(url: str | None) -> _Store:
+    if url is None:
+        return MemoryStore(max_entries=_REMEMBERED_IN_MEMORY, max_dead=_REMEMBERED_IN_MEMORY)
+    if url.startswith(_SQLITE):
+        return SqliteStore(url.removeprefix(_SQLITE), max_entries=_REMEMBERED, max_dead=_REMEMBERED)
+    from connector_async.store.postgres import PostgresStore
+
+    return PostgresStore(url, max_entries=_REMEMBERED, max_dead=_REMEMBERED)
+
+
+async def _pump(arguments: argparse.Namespace, descriptor: int | None, address: SandboxAddress | None) -> Summary:
+    store = _store(arguments.outbox)
+    limits = SessionLimits(max_in_flight=arguments.concurrency, rate=arguments.rate)
+    try:
+        if address is None:
+            return await _work(arguments, descriptor, store, ConnectorSession.from_env(store=store, limits=limits))
+        # The default transport, but also where the environment names a proxy: the sandbox is on this machine.
+        async with PooledTransport(max_connections=arguments.concurrency) as transport:
+            session = ConnectorSession(
+                address.account_id,
+                AppCredentials(address.client_id, address.client_secret),
+                domains=address.domain_api,
+                transport=transport,
+                limits=limits,
+                # Not in the outbox's file: the next run's sandbox knows nothing of these conversations.
+                store=MemoryStore(),
+            )
+            return await _work(arguments, descriptor, store, session)
+    finally:
+        if not isinstance(store, MemoryStore):
+            await store.aclose()
+
+
+async def _work(
+    arguments: argparse.Namespace, descriptor: int | None, store: _Store, session: ConnectorSession
+) -> Summary:
+    account_id = session.account_id
+    before = await store.outbox.counts(account_id)
+    if before.unsettled and not arguments.resume:
+        raise _WrongUse(
+            f"the outbox holds {before.unsettled:,} messages of an earlier run that have no end yet: "
+            "add --resume to go on with them, or name another outbox"
+        )
+    work = PumpRun(
+        session,
+        store.outbox,
+        Settings(
+            concurrency=arguments.concurrency,
+            lease=arguments.lease,
+            drain=arguments.drain,
+            unknown=arguments.unknown,
+            resume=arguments.resume,
+            results=arguments.results,
+            name="standard input" if arguments.input == "-" else str(arguments.input),
+            earlier=before.unsettled,
+        ),
+    )
+    try:
+        await work.run(descriptor)
+    except StoppedAtOnce:
+        tell("stopped at once")
+    if arguments.dead_letters is not None:
+        await write_dead_letters(arguments.dead_letters, store.outbox, account_id)
+    after = await store.outbox.counts(account_id)
+    whole = arguments.resume or work.known > 0
+    return work.summary(after if whole else _difference(after, before), durable=store.outbox.durable)
+
+
+def _difference(after: OutboxCounts, before: OutboxCounts) -> OutboxCounts:
+    """What a run added to the ends; what waits has no other run."""
+    names = ("accepted", "refused", "not_sent", "unknown", "maybe_duplicate")
+    return attrs.evolve(after, **{name: getattr(after, name) - getattr(before, name) for name in names})
