@@ -160,7 +160,10 @@ class MemoryOutbox:
 
     def _owned(self, account_id: str, claim: Claim) -> _Lane | None:
         lane = self._lanes.get((account_id, claim.message.consumer))
-        return lane if lane is not None and (lane.owner, lane.fence) == (claim.owner, claim.fence) else None
+        if lane is None or (lane.owner, lane.fence) != (claim.owner, claim.fence):
+            return None
+        # Settled twice by the same owner: the head is the next message by now.
+        return lane if lane.entries[0].message.id == claim.message.id else None
 
     def _settle(self, account_id: str, lane: _Lane, settlement: Settlement, now: float) -> None:
         entry = lane.entries[0]
@@ -284,6 +287,7 @@ class MemoryOutbox:
             return False
         del self._dead[key]
         entry = self._entries[key]
+        entry.maybe_duplicate = entry.maybe_duplicate or entry.state is MessageState.UNKNOWN
         entry.state, entry.settled_at, entry.reason, entry.exception_number = MessageState.WAITING, None, None, 0
         self._unsettled[account_id] += 1
         consumer = entry.message.consumer
