@@ -23,6 +23,7 @@ from connector_async.wire import (
     AcceptStatusEvent,
     ChatStateEvent,
     ClientProperties,
+    ContentEvent,
     GenerateURLForDownloadFile,
     GenerateURLForUploadFile,
     MetadataItem,
@@ -237,6 +238,8 @@ def manners_of(body: RequestBody[Any], consumer_id: str, request_id: object) -> 
 
 
 def _of_event(body: PublishEvent) -> Manners:
+    if body.event.__class__ is ContentEvent:  # nearly always
+        return Manners(body.dialog_id, _CONTENT, False)  # noqa: FBT003 - a keyword costs here
     if isinstance(body.event, AcceptStatusEvent):
         return Manners(("receipt", body.dialog_id), Priority.RECEIPT, repeatable=True)
     if isinstance(body.event, ChatStateEvent):

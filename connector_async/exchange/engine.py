@@ -194,7 +194,7 @@ class Engine:
             raise self._books.ended_badly(call, error, closed=self._closed)  # noqa: B904
         finally:
             self._table.release(call.request_ids)
-            self.gate.leave(call)
+            self.lanes.leave(call, self._clock.time())
             if self._idle and not len(self._table):
                 self._settle_idle()
         return self._batch_ended(call, answer, items) if call.batch else [self._ended_well(call, answer, items)]

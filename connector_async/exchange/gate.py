@@ -36,10 +36,6 @@ class Gate:
         if not self.lanes.resume(call, now):
             await self.queue(call, now)
 
-    def leave(self, call: Call) -> None:
-        """The call has ended, wherever it was."""
-        self.lanes.leave(call, self._clock.time())
-
     @contextmanager
     def lane_only(self, call: Call, stage: Stage) -> Generator[None]:
         """Give the width to others while the call waits for something else, and note the time."""

@@ -213,7 +213,8 @@ class Lanes:
             raise RuntimeError(f"a ticket enters once, this one is {ticket.state.value}")
         lane = ticket.lane
         if lane not in self._active and self._may_start(now):
-            self._check_paused(now)
+            if self._paused:
+                self._check_paused(now)
             if self._shared is None or self._shared.take(self):
                 self._active[lane] = ticket
                 self._start(ticket, now)
@@ -269,6 +270,13 @@ class Lanes:
         state = ticket.state
         if state is _DONE or state is _NEW:
             return
+        if state is _RUNNING and not self._queued:  # nobody is let on by this: the way that most go
+            ticket.state = _DONE
+            self._running -= 1
+            del self._active[ticket.lane]
+            if self._shared is not None:
+                self._shared.give(now)
+            return
         self._take_out(ticket)
         if state is _RUNNING and self._shared is not None:
             self._shared.give(now)
@@ -292,7 +300,7 @@ class Lanes:
 
     def _may_start(self, now: float) -> bool:
         return (
-            self._running < int(self._width) and now >= self._next_start and not (self._queued and any(self._ready))
+            self._running + 1 <= self._width and now >= self._next_start and not (self._queued and any(self._ready))
         )
 
     def _start(self, ticket: Ticket, due: float) -> None:

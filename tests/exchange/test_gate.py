@@ -34,8 +34,8 @@ async def test_whoever_was_let_on_while_queueing_does_not_wait() -> None:
         await gate.queue(call, 0.0)
         assert call.state is TicketState.RUNNING
         assert call.queued == 0.0
-        gate.leave(call)
-        gate.leave(call)
+        gate.lanes.leave(call, 0.0)
+        gate.lanes.leave(call, 0.0)
 
 
 async def test_a_call_that_waits_for_nothing_of_ours_is_not_interrupted() -> None:
