@@ -65,7 +65,8 @@ class LoopGuard:
         if seen and seen[-1][2] is incoming.change:
             return False
         # By the cloud's time: what was stored during an outage comes in a burst, but was not written in one.
-        when = anyio.current_time() if incoming.sent_at is None else incoming.sent_at.timestamp()
+        sent_at = incoming.sent_at
+        when = anyio.current_time() if sent_at is None else sent_at.timestamp()
         said = incoming.conversation.published
         seen.append((when, said, incoming.change))
         if len(seen) < _LIMIT or when - seen[0][0] > _WINDOW or said - seen[0][1] < _ANSWERS:

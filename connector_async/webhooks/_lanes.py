@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 import anyio
 import attrs
 
+from connector_async.webhooks._patience import Call
+
 __all__ = ["Lanes"]
 
 Job = TypeVar("Job")
@@ -37,8 +39,8 @@ class Lanes(Generic[Job]):
     _queues: dict[str, deque[Job]] = attrs.field(factory=dict[str, "deque[Job]"], init=False)
     _ready: deque[str] = attrs.field(factory=deque[str], init=False)
     _workers: int = attrs.field(default=0, init=False)
-    _spare: list[anyio.Event] = attrs.field(factory=list[anyio.Event], init=False)
-    """Set to wake the worker that waits for it."""
+    _spare: list[Call] = attrs.field(factory=list[Call], init=False)
+    """Given to wake the worker that waits for it."""
     _is_summoned: bool = attrs.field(default=False, init=False)
     """A worker is on its way."""
     _size: int = attrs.field(default=0, init=False)
@@ -64,7 +66,7 @@ class Lanes(Generic[Job]):
         """Begin no further job."""
         self._is_stopped = True
         while self._spare:
-            self._spare.pop().set()
+            self._spare.pop().give()
 
     async def idle(self) -> None:
         """Wait until no job waits or is at work."""
@@ -78,7 +80,7 @@ class Lanes(Generic[Job]):
             return
         if self._spare:
             self._is_summoned = True
-            self._spare.pop().set()
+            self._spare.pop().give()
         elif self._workers < self.width:
             self._is_summoned = True
             self._workers += 1
@@ -109,15 +111,15 @@ class Lanes(Generic[Job]):
 
     async def _wait(self) -> None:
         """Stay until there is something to do."""
-        summons = anyio.Event()
+        summons = Call()
         self._spare.append(summons)
         try:
             await summons.wait()
         finally:
-            if summons.is_set():
-                self._is_summoned = False
-            else:
+            if summons in self._spare:
                 self._spare.remove(summons)
+            else:
+                self._is_summoned = False
 
     def _leave(self, lane: str, queue: deque[Job]) -> None:
         queue.popleft()

@@ -21,6 +21,8 @@ from connector_async.wire import (
 
 __all__ = ["Part", "split"]
 
+_CONSUMER = Role.CONSUMER.value
+
 
 @attrs.define(kw_only=True, eq=False)
 class Part:
@@ -51,7 +53,7 @@ class Part:
         """The cloud's id of the consumer, where the change names it."""
         if isinstance(self.change, ConversationChange):
             return self.change.consumer.id if self.change.consumer is not None else None
-        return self.change.originator_id if self.change.role == Role.CONSUMER else None
+        return self.change.originator_id if self.change.role == _CONSUMER else None
 
 
 def split(notification: Notification[Any]) -> list[Part]:

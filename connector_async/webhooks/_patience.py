@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-__all__ = ["loop_clock", "within"]
+__all__ = ["Call", "loop_clock", "within"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,27 @@ def _rest(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+
+class Call:
+    """What one task waits for and another gives, once. Anyio's events, which many may wait for, cost twice this."""
+
+    __slots__ = ("_signal",)
+
+    def __init__(self) -> None:
+        self._signal: asyncio.Future[None] | anyio.Event
+        self._signal = asyncio.get_running_loop().create_future() if _is_asyncio() else anyio.Event()
+
+    def give(self) -> None:
+        """Let the other task go on; nothing happens if it was cancelled."""
+        if isinstance(self._signal, anyio.Event):
+            self._signal.set()
+        elif not self._signal.done():
+            self._signal.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait for it."""
+        await (self._signal.wait() if isinstance(self._signal, anyio.Event) else self._signal)
 
 
 def loop_clock() -> Callable[[], float]:

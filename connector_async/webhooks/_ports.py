@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["FoundConversation", "SessionPort"]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True, eq=False)
 class FoundConversation:
     """A conversation of ours, as the session hands it out."""
 

@@ -330,7 +330,8 @@ class Dispatcher:
                 is_new=is_new,
             )
             self._release_all(offer.released)
-            self._watch_gaps()
+            if offer.verdict is Verdict.HELD:
+                self._watch_gaps()
             return offer.verdict
         if part.stamp is not None and not is_new:
             verdict = self._inbox.offer_change(conversation_id=part.conversation_id, stamp=part.stamp)
@@ -379,6 +380,8 @@ class Dispatcher:
                 return
             job.result = await self._runner.run(job.part, job.turn)
             self.counters.handled += not job.result.failures
+            if job.delivery is None and not job.result.failures:
+                return
             wait = await self._finish(job, job.result)
             for failure in job.result.failures:
                 self._report(job, failure, wait)
@@ -401,8 +404,6 @@ class Dispatcher:
         part = job.part
         if job.delivery is not None:
             return await self._durable.finish(job.delivery, result)
-        if not result.failures:
-            return None
         if job.is_retractable:
             self._retract(part)
         elif job.body and await self._store(part, job.body) is Admission.NEW:

@@ -28,6 +28,8 @@ __all__ = ["Incoming", "Unclaimed"]
 
 E_co = TypeVar("E_co", covariant=True)
 
+_CONSUMER, _ALL = Role.CONSUMER.value, MessageAudience.ALL.value
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Incoming(Generic[E_co]):
@@ -91,7 +93,7 @@ class Incoming(Generic[E_co]):
     def audience(self) -> str:
         """Who may see it; anything but ALL must not be shown to the consumer."""
         told = self.change.message_audience if isinstance(self.change, MessagingEvent) else None
-        return told or MessageAudience.ALL
+        return told or _ALL
 
     async def reply(self, text: str, **options: Any) -> SendResult:
         """Say something in the same dialog, as its consumer.
@@ -138,5 +140,5 @@ def is_from_consumer(change: MessagingEvent, lp_consumer_id: str | None) -> bool
     bot that missed a message is better than one that answers itself.
     """
     if change.role is not None:
-        return change.role == Role.CONSUMER
+        return change.role == _CONSUMER
     return lp_consumer_id is None or change.originator_id in (None, lp_consumer_id)

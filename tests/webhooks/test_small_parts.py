@@ -13,6 +13,7 @@ from connector_async.webhooks._answer_guard import AnswerGuard
 from connector_async.webhooks._lanes import Lanes
 from connector_async.webhooks._parts import split
 from connector_async.wire import parse_notification
+from tests.backends import ASYNCIO_AND_TRIO
 from tests.webhooks.rig import change, chat_state, content, notification
 
 
@@ -71,6 +72,7 @@ async def test_stopped_lanes_begin_no_further_job() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ASYNCIO_AND_TRIO)
 async def test_a_few_workers_stay_for_the_next_job_and_end_when_stopped() -> None:
     """A task for each delivery would be the dearest part of it."""
     started, done, release = 0, 0, anyio.Event()
