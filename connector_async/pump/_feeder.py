@@ -1,0 +1,117 @@
+"""From a source of messages into the outbox, no faster than that has room."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from itertools import islice
+
+import anyio
+import anyio.lowlevel
+
+from connector_async._concurrency import Clock
+from connector_async.errors import StoreUnavailable
+from connector_async.pump._keeper import Pauses
+from connector_async.pump._messages import PumpMessage
+from connector_async.store.outbox import PutResult
+
+__all__ = ["Feeder"]
+
+logger = logging.getLogger("connector_async.pump")
+
+_BATCH = 500  # messages in memory between the source and the outbox
+_FULL_PAUSE = 0.05  # seconds between looks whether a full outbox has room again
+
+
+class Feeder:
+    """One run of `Pump.feed`.
+
+    Args:
+        put: Writes messages down.
+        stopping: Nothing is to be put any more.
+    """
+
+    def __init__(
+        self,
+        put: Callable[..., Awaitable[list[PutResult]]],
+        clock: Clock,
+        *,
+        stopping: anyio.Event,
+    ) -> None:
+        self._put = put
+        self._clock = clock
+        self._stopping = stopping
+        self._added = 0
+        self._held: list[PumpMessage] = []
+        self._putting = 0
+        self._reading = True
+        self._failure: Exception | None = None
+        self._news = clock.slot()
+        self._room = clock.slot()
+
+    async def feed(self, messages: Iterable[PumpMessage] | AsyncIterable[PumpMessage]) -> int:
+        """Read all and put it; the source's error is raised when what was read before is put."""
+        if isinstance(messages, AsyncIterable):
+            await self._feed_async(messages)
+            if self._failure is not None:
+                raise self._failure
+            return self._added
+        source = iter(messages)
+        while not self._stopping.is_set() and (batch := list(islice(source, _BATCH))):
+            await self._put_all(batch)
+        return self._added
+
+    async def _feed_async(self, messages: AsyncIterable[PumpMessage]) -> None:
+        # Apart, so that what has come is put while the source lets us wait for more.
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(self._read, messages)
+            task_group.start_soon(self._watch)
+            while not self._stopping.is_set():
+                if not self._held:
+                    if not self._reading:
+                        break
+                    self._news = self._clock.slot()
+                    await self._news
+                    continue
+                batch, self._held = self._held, []
+                self._putting = len(batch)
+                await self._put_all(batch)
+                self._putting = 0
+                self._room.settle()
+            task_group.cancel_scope.cancel()
+
+    async def _read(self, messages: AsyncIterable[PumpMessage]) -> None:
+        try:
+            async for message in messages:
+                self._held.append(message)
+                self._news.settle()
+                while len(self._held) + self._putting >= _BATCH:
+                    self._room = self._clock.slot()
+                    await self._room
+        except Exception as error:  # noqa: BLE001 - raised where the outcome is waited for
+            self._failure = error
+        finally:
+            self._reading = False
+            self._news.settle()
+
+    async def _watch(self) -> None:
+        await self._stopping.wait()
+        self._news.settle()
+
+    async def _put_all(self, batch: list[PumpMessage]) -> None:
+        pauses = Pauses()
+        while batch and not self._stopping.is_set():
+            try:
+                results = await self._put(*batch)
+            except StoreUnavailable:
+                await pauses.wait()
+                continue
+            pauses.reset()
+            self._added += sum(result is PutResult.ADDED for result in results)
+            # From the first that found no room: those behind it may be of the same consumer.
+            full = next((place for place, result in enumerate(results) if result is PutResult.FULL), len(results))
+            batch = batch[full:]
+            if batch:
+                await anyio.sleep(_FULL_PAUSE)
+            else:
+                await anyio.lowlevel.checkpoint()

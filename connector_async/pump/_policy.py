@@ -1,0 +1,188 @@
+"""From what became of a send to what becomes of the message: one pure function, and the settings it goes by."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+
+from connector_async.errors import (
+    AuthError,
+    ConfigurationError,
+    ConnectorError,
+    ConversationAlreadyOpen,
+    ConversationClosed,
+    LocalProtocolError,
+    NotSent,
+    QueueFull,
+    RateLimited,
+    RequestError,
+    RequestRefused,
+)
+from connector_async.session import Outcome, OutcomeStatus
+from connector_async.store.outbox import Claim, MessageState, Settlement
+
+__all__ = ["PumpPolicy", "in_doubt", "judge", "left_behind", "prior_attempts"]
+
+
+_MOST_DOUBLINGS = 30  # beyond this every pause is the longest one; keeps the power of two small
+
+
+def _one_of(*values: str) -> Any:
+    def check(_policy: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value not in values:
+            raise ConfigurationError(f"policy: {attribute.name} must be one of {values}, got {value!r}")
+
+    return check
+
+
+def _above_zero(_policy: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ConfigurationError(f"policy: {attribute.name} must be above 0, got {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class PumpPolicy:
+    """What a pump does with messages that were not accepted.
+
+    Attributes:
+        unknown: `resend` what may have landed, under the same request id and marked `maybe_duplicate`; or `leave` it,
+            UNKNOWN, for a person. What a crashed process had begun may have landed too.
+        after_refusal: `continue` with the messages behind a dead one, or let them `wait` until it is revived or
+            discarded.
+        reopen: Open a new conversation for a message whose conversation turns out to be closed. If not, that message
+            is refused.
+        max_attempts: Give a message up after it was sent this often; None for never. What never reaches the cloud
+            costs no attempt.
+        first_backoff: Seconds until a message that was not accepted is sent again; doubled each time.
+        longest_backoff: Seconds that they never exceed, unless the cloud says more.
+        timeout: Seconds for opening a conversation, and for sending a message.
+
+    Raises:
+        ConfigurationError: A value cannot work; the message names it.
+    """
+
+    unknown: Literal["resend", "leave"] = attrs.field(default="resend", validator=_one_of("resend", "leave"))
+    after_refusal: Literal["continue", "wait"] = attrs.field(
+        default="continue", validator=_one_of("continue", "wait")
+    )
+    reopen: bool = True
+    max_attempts: int | None = attrs.field(default=None, validator=_above_zero)
+    first_backoff: float = attrs.field(default=1.0, validator=_above_zero)
+    longest_backoff: float = attrs.field(default=60.0, validator=_above_zero)
+    timeout: float = attrs.field(default=60.0, validator=_above_zero)
+
+
+def in_doubt(claim: Claim) -> bool:
+    """Whether it may have landed before this claim."""
+    return claim.was_begun or claim.maybe_duplicate
+
+
+def prior_attempts(claim: Claim) -> int:
+    """What the counter of its sends goes on from.
+
+    The session takes whatever was sent before as something that may have landed. So sends that certainly did not land
+    (a 429, say) are kept from it; they count in the outbox alone.
+    """
+    return max(1, claim.attempts) if in_doubt(claim) else 0
+
+
+def left_behind(claim: Claim, policy: PumpPolicy) -> Settlement | None:
+    """The end of a message that an owner left begun, where nothing may be doubled."""
+    if not claim.was_begun or policy.unknown == "resend":
+        return None
+    return Settlement(
+        state=MessageState.UNKNOWN,
+        attempts=max(1, claim.attempts),
+        reason="a process ended while it was sending this; the policy is to leave it",
+        maybe_duplicate=True,
+    )
+
+
+def judge(claim: Claim, outcome: Outcome[Any], policy: PumpPolicy, *, failures: int = 0) -> Settlement:
+    """What becomes of a message that was sent, or could not be.
+
+    Args:
+        failures: How often in a row it was put off before, which doubles the pause each time.
+    """
+    if outcome.status is OutcomeStatus.ACCEPTED and outcome.result is not None:
+        return _accepted(claim, outcome)
+    unclear = _is_unclear(claim, outcome)
+    maybe = in_doubt(claim) or unclear
+    attempts = _attempts(claim, outcome)
+    given_up = policy.max_attempts is not None and attempts >= policy.max_attempts
+    refused = _is_refusal(outcome.error, policy)
+    if refused or given_up or (unclear and policy.unknown == "leave"):
+        state = MessageState.UNKNOWN if maybe else MessageState.REFUSED if refused else MessageState.NOT_SENT
+    else:
+        state = MessageState.WAITING
+    is_dead = refused or state is MessageState.NOT_SENT
+    return Settlement(
+        state=state,
+        attempts=attempts,
+        conversation_id=outcome.conversation_id,
+        reason=_reason(outcome.error),
+        maybe_duplicate=maybe,
+        retry_in=0.0 if state.is_final else _pause(outcome.error, policy, failures),
+        holds_lane=is_dead and policy.after_refusal == "wait",
+    )
+
+
+def _accepted(claim: Claim, outcome: Outcome[Any]) -> Settlement:
+    return Settlement(
+        state=MessageState.ACCEPTED,
+        attempts=_attempts(claim, outcome),
+        sequence=None if outcome.result is None else outcome.result.sequence,
+        conversation_id=outcome.conversation_id,
+        maybe_duplicate=in_doubt(claim) or outcome.maybe_duplicate,
+    )
+
+
+def _attempts(claim: Claim, outcome: Outcome[Any]) -> int:
+    """How often it was sent until now."""
+    before = max(prior_attempts(claim), claim.attempts)
+    if outcome.result is not None:
+        return before + max(1, len(outcome.result.attempts))
+    error = outcome.error
+    if outcome.conversation_id is None or isinstance(error, NotSent):
+        return before  # attempts of the error, if any, are those of opening the conversation
+    sent = len(error.attempts) if isinstance(error, RequestError) else 0
+    return before + max(sent, 1 if _may_have_landed(outcome) else 0)
+
+
+def _may_have_landed(outcome: Outcome[Any]) -> bool:
+    if outcome.status is OutcomeStatus.UNKNOWN:
+        return True
+    # Something of ours failed beside the request, such as the session's store: nobody can say when.
+    own = isinstance(outcome.error, RequestError | LocalProtocolError | ValueError | TypeError)
+    return not own and outcome.conversation_id is not None
+
+
+def _is_unclear(claim: Claim, outcome: Outcome[Any]) -> bool:
+    """Whether it may have landed this time; that it may have before makes the session say so of any failure."""
+    clear = isinstance(outcome.error, RateLimited | AuthError | QueueFull | NotSent | RequestRefused)
+    return _may_have_landed(outcome) and not (clear and in_doubt(claim))
+
+
+def _is_refusal(error: Exception | None, policy: PumpPolicy) -> bool:
+    """Whether the message can never succeed as it is: credentials, load and open conversations are not its fault."""
+    if isinstance(error, ConversationClosed):
+        return not policy.reopen
+    if isinstance(error, ConversationAlreadyOpen):
+        return False
+    if isinstance(error, RequestRefused):
+        return not error.retryable
+    return isinstance(error, LocalProtocolError | ValueError | TypeError)
+
+
+def _pause(error: Exception | None, policy: PumpPolicy, failures: int) -> float:
+    pause = min(policy.first_backoff * 2.0 ** min(failures, _MOST_DOUBLINGS), policy.longest_backoff)
+    asked: object = getattr(error, "retry_after", None)
+    return max(pause, asked) if isinstance(asked, int | float) else pause
+
+
+def _reason(error: Exception | None) -> str | None:
+    """One sentence. Our own errors show no texts and no secrets; of others nobody can know."""
+    if isinstance(error, ConnectorError):
+        return f"{type(error).__name__}: {error}"
+    return None if error is None else type(error).__name__

@@ -1,0 +1,189 @@
+"""`connector-async pump` as a process that can be killed, and the sandbox's ledger, which knows what really arrived."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import attrs
+
+from connector_async.cli._audit import read_ledger
+from connector_async.cli._sandbox_process import SandboxAddress
+
+__all__ = ["Job", "Ran", "Run"]
+
+PATIENCE = 120.0
+LOOK = 0.02
+
+
+@attrs.frozen
+class Ran:
+    """How a process ended."""
+
+    code: int
+    summary: dict[str, Any] | None
+    said: str
+
+
+class Run:
+    """One process of the pump."""
+
+    def __init__(self, process: subprocess.Popen[str], said: IO[str]) -> None:
+        self.process = process
+        self._said = said
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it ended within so many seconds."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def end(self) -> Ran:
+        """Wait for its end."""
+        try:
+            out, _ = self.process.communicate(timeout=PATIENCE)
+        finally:
+            self.kill()
+        self._said.seek(0)
+        said = self._said.read()
+        self._said.close()
+        assert "Traceback" not in said, said
+        return Ran(self.process.returncode, json.loads(out) if out else None, said)
+
+    def kill(self) -> None:
+        """SIGKILL; nothing if it has ended."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+@attrs.define(eq=False)
+class Job:
+    """Messages for consumers who have a conversation each, an outbox, and a sandbox in a process of its own.
+
+    Attributes:
+        folder: For the input, the results and, in SQLite, the outbox.
+        outbox: Its URL.
+        sandbox: Where the messages arrive.
+        ids: Of all messages, by consumer, in their order.
+    """
+
+    folder: Path
+    outbox: str
+    sandbox: SandboxAddress
+    ids: dict[str, list[str]] = attrs.field(factory=dict[str, list[str]], init=False)
+
+    @property
+    def database(self) -> Path:
+        """The file, where the outbox is one."""
+        return Path(self.outbox.removeprefix("sqlite:///"))
+
+    def fill(self, consumers: int, messages: int) -> None:
+        """Write an input, consumers in turn; and have their conversations opened.
+
+        Without webhooks nobody can learn the id of a conversation whose opening was cut off, so nobody is killed then.
+        """
+        lines = [(f"c{number}", f"c{number}-hello") for number in range(consumers)]
+        lines += [(f"c{number % consumers}", f"m{number}") for number in range(messages)]
+        self.ids = {f"c{number}": [] for number in range(consumers)}
+        written = []
+        for consumer, message_id in lines:
+            self.ids[consumer].append(message_id)
+            written.append(
+                json.dumps({"id": message_id, "consumer": consumer, "text": f"this is {message_id}"}) + "\n"
+            )
+        (self.folder / "hello").write_text("".join(written[:consumers]))
+        (self.folder / "input").write_text("".join(written))
+        ran = self.start("hello", "--concurrency", "64").end()
+        assert ran.code == 0, ran
+
+    def start(self, name: str = "input", *options: str, results: str = "results") -> Run:
+        """Start a pump."""
+        address = self.sandbox
+        secret = {"LP_CLIENT_ID": address.client_id, "LP_CLIENT_SECRET": address.client_secret}
+        place = {"LP_ACCOUNT_ID": address.account_id, "LP_DOMAIN_API": address.domain_api, "NO_PROXY": "*"}
+        files = [str(self.folder / name), "--results", str(self.folder / results)]
+        command = [sys.executable, "-m", "connector_async", "pump", *files, "--outbox", self.outbox, "--resume"]
+        said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `end`, or with the process
+        process = subprocess.Popen(
+            [*command, "--json", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env=os.environ | place | secret,
+        )
+        return Run(process, said)
+
+    def arrived(self) -> int:
+        """How many sends reached the sandbox so far."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{self.sandbox.url}/sandbox/ledger", timeout=30) as answer:
+            return int(json.load(answer)["calls"].get("send", 0))
+
+    def wait_until_it_sends(self, run: Run, before: int) -> bool:
+        """Wait for arrivals beyond `before`; False if the process ended first."""
+        end = time.monotonic() + PATIENCE
+        while self.arrived() <= before:
+            if run.wait(LOOK):
+                return False
+            assert time.monotonic() < end, "it sends nothing"
+        return True
+
+    def kill_once(self, chance: random.Random, *options: str) -> bool:
+        """Start a pump and kill it 80 to 200 ms after its first message arrived; False if it was done before."""
+        before = self.arrived()
+        run = self.start("input", *options)
+        try:
+            return self.wait_until_it_sends(run, before) and not run.wait(chance.uniform(0.08, 0.2))
+        finally:
+            run.kill()
+
+    def results(self, *names: str) -> dict[str, dict[str, Any]]:
+        """What the pumps said of each message; the last word where several spoke."""
+        found: dict[str, dict[str, Any]] = {}
+        for name in names or ("results",):
+            for line in (self.folder / name).read_text().splitlines():
+                result = json.loads(line)
+                found[result["id"]] = result
+        return found
+
+    def check(self, *, results: Sequence[str] = ("results",)) -> Counter[str]:
+        """Nothing lost, order kept, doubles reported; how many were doubled and how many reported."""
+        entries = [one for one in read_ledger(self.sandbox.url)[0] if one["type"] == "ms.PublishEvent"]
+        applied = Counter(one["request_id"] for one in entries if one["applied"])
+        wanted = [message_id for ids in self.ids.values() for message_id in ids]
+        told = self.results(*results)
+        assert [message_id for message_id in wanted if not applied[message_id]] == []
+        assert {one["status"] for one in told.values()} == {"accepted"}
+        assert told.keys() == set(wanted)
+        doubled = {message_id for message_id, count in applied.items() if count > 1}
+        reported = {message_id for message_id, one in told.items() if one["maybe_duplicate"]}
+        assert doubled <= reported
+        first: defaultdict[str, list[str]] = defaultdict(list)
+        for message_id in dict.fromkeys(one["request_id"] for one in entries if one["applied"]):
+            first[_consumer_of(message_id, len(self.ids))].append(message_id)
+        assert first == self.ids
+        if self.outbox.startswith("sqlite"):
+            with sqlite3.connect(self.database) as database:
+                assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            database.close()
+        return Counter(messages=len(wanted), doubled=len(doubled), reported=len(reported))
+
+
+def _consumer_of(message_id: str, consumers: int) -> str:
+    return message_id.removesuffix("-hello") if message_id.startswith("c") else f"c{int(message_id[1:]) % consumers}"
