@@ -72,6 +72,7 @@ _ROWS = [
     ("bots:loop-guard", "two bots that answer each other are slowed down and reported", "ours"),
     ("examples:run", "the examples run as they are", "ours"),
     ("pump:watermarks", "nothing is committed of a log past a message whose end is not known", "ours"),
+    ("pump:broker", "a broker is acknowledged when its message is in the outbox, and not before", "ours"),
     ("retry:same-bytes", "a retry keeps the request id and the very bytes", "ours"),
     ("retry:sequence", "our counter of sends is 0, 2, 4, 8 …", "Overview, Responses"),
     # rows of the fault tables

@@ -7,14 +7,19 @@ import os
 import runpy
 import signal
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+import nats
 import pytest
+from nats.js import JetStreamContext
 
 from connector_async import RetryPolicy
 from connector_async.sandbox import Sandbox
+from tests.nats_server import nats_server
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -25,39 +30,57 @@ def load(name: str) -> dict[str, Any]:
     return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name=name)
 
 
-class KillAt:
-    """SIGKILL for a process in the moment when the cloud takes in its `count`th message: it never hears the answer.
+def heard(cloud: Sandbox) -> int:
+    """How many messages have had their effect, repetitions included."""
+    return cloud.ledger.applied_counts("ms.PublishEvent").total()
 
-    Not before everybody was heard, so that every conversation is known to the one that comes after.
+
+def arrived(cloud: Sandbox) -> set[str]:
+    """The ids of all requests that came, the one that is being looked at included."""
+    return {entry.request_id for entry in cloud.ledger.entries}
+
+
+def speakers(cloud: Sandbox) -> int:
+    """How many consumers were heard: from then on their conversations are known to whoever comes after."""
+    return len({entry.consumer for entry in cloud.ledger.entries if entry.type == "ms.PublishEvent"})
+
+
+class SignalAt:
+    """A signal for a process in the moment when the cloud takes in a message and something holds.
+
+    It comes before the answer does: a process that is killed never hears it.
     """
 
-    def __init__(self, cloud: Sandbox, count: int, *, consumers: int) -> None:
-        self._left = count
-        self._cloud, self._consumers = cloud, consumers
+    def __init__(self, cloud: Sandbox, number: signal.Signals, when: Callable[[], bool]) -> None:
+        self._number = number
+        self._when = when
         self.pid: int | None = None
         cloud.model.listeners.append(self._on_happening)
 
     def _on_happening(self, happening: Any) -> None:
-        if self.pid is None or happening.role != "CONSUMER" or (happening.event or {}).get("type") != "ContentEvent":
-            return
-        self._left -= 1
-        heard = {entry.consumer for entry in self._cloud.ledger.entries if entry.type == "ms.PublishEvent"}
-        if self._left <= 0 and len(heard) == self._consumers:
-            os.kill(self.pid, signal.SIGKILL)
+        if self.pid is not None and happening.role == "CONSUMER" and self._when():
+            os.kill(self.pid, self._number)
+            self.pid = None
 
 
-async def run(name: str, *arguments: str, cloud: Sandbox, kill: KillAt | None = None) -> tuple[int, str]:
+async def run(
+    name: str,
+    *arguments: str,
+    cloud: Sandbox,
+    signals: SignalAt | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
     """An example as a process; its exit code and what it printed."""
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
-    environ = {**os.environ, **cloud.environ(), "PYTHONPATH": str(EXAMPLES.parent)}
-    async with await anyio.open_process(command, env=environ, stdin=None, stderr=None) as process:
-        if kill is not None:
-            kill.pid = process.pid
+    variables = {**os.environ, **cloud.environ(), **(environ or {}), "PYTHONPATH": str(EXAMPLES.parent)}
+    async with await anyio.open_process(command, env=variables, stdin=None, stderr=None) as process:
+        if signals is not None:
+            signals.pid = process.pid
         assert process.stdout is not None
         printed = b"".join([chunk async for chunk in process.stdout])
         code = await process.wait()
-    if kill is not None:
-        kill.pid = None
+    if signals is not None:
+        signals.pid = None
     return code, printed.decode()
 
 
@@ -82,7 +105,13 @@ async def test_a_log_whose_consumer_is_killed_between_send_and_commit_loses_noth
     async with Sandbox() as cloud:
         with anyio.fail_after(60):
             for count in (31, 47):
-                code, _ = await run("queue_log", str(tmp_path), cloud=cloud, kill=KillAt(cloud, count, consumers=12))
+                before = heard(cloud)
+                kill = SignalAt(
+                    cloud,
+                    signal.SIGKILL,
+                    lambda: heard(cloud) > before + count and speakers(cloud) == 12,  # noqa: B023
+                )
+                code, _ = await run("queue_log", str(tmp_path), cloud=cloud, signals=kill)
                 assert code == -signal.SIGKILL
                 reached = cloud.ledger.applied_counts("ms.PublishEvent")
                 committed = log.committed()
@@ -131,3 +160,115 @@ async def test_what_is_refused_for_good_is_set_aside_and_holds_nothing_up(tmp_pa
     assert [example["request_id"](one["partition"], one["offset"]) for one in refused] == [
         entry.request_id for entry in cloud.ledger.entries if entry.status == 400
     ]
+
+
+# From a broker into the outbox
+
+
+@pytest.mark.requirement("examples:run")
+async def test_messages_of_a_broker_in_memory_go_through_the_outbox(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 7, item 6. Of the six that are published one comes twice and one cannot be read."""
+    monkeypatch.delenv("NATS_URL", raising=False)
+    with anyio.fail_after(30):
+        await load("faststream_outbox")["try_it"]()
+    assert capsys.readouterr().out == "accepted 4\n"
+
+
+def orders(numbers: Iterable[int]) -> list[bytes]:
+    return [
+        json.dumps(
+            {"id": f"order-{number}", "consumer": f"shopper-{number % 6}", "text": f"Order {number}?"}
+        ).encode()
+        for number in numbers
+    ]
+
+
+async def acknowledged(stream: JetStreamContext) -> int:
+    """The number of the last message up to which the broker has heard of every one."""
+    floor = (await stream.consumer_info("shop", "connector")).ack_floor
+    return 0 if floor is None else floor.stream_seq
+
+
+class Watched:
+    """A pump whose `put` is seen from outside: what it returned, and failing after it as often as it is told."""
+
+    def __init__(self, pump: Any, *, failures: int) -> None:
+        self._pump = pump
+        self._failures = failures
+        self.returned: list[list[str]] = []
+        self.is_held = anyio.Event()
+        self.let_go = anyio.Event()
+
+    async def put(self, *messages: Any) -> Any:
+        results = await self._pump.put(*messages)
+        self.is_held.set()
+        await self.let_go.wait()
+        self.returned.append([result.value for result in results])
+        if self._failures:
+            self._failures -= 1
+            raise ConnectionError("the acknowledgement was lost")
+        return results
+
+
+@pytest.mark.requirement("pump:broker")
+async def test_a_broker_is_acknowledged_after_the_put_and_what_it_delivers_again_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 7, item 6: within the broker's acknowledgement."""
+    with nats_server(tmp_path) as url:
+        monkeypatch.setenv("NATS_URL", url)
+        example = load("faststream_outbox")
+        app, broker = example["app"], example["broker"]
+        async with Sandbox() as cloud:
+            for name, value in cloud.environ().items():
+                monkeypatch.setenv(name, value)
+            with anyio.fail_after(30):
+                async with example["lifespan"](app.context):
+                    watched = Watched(app.context.get("pump"), failures=1)
+                    app.context.set_global("pump", watched)
+                    client = await nats.connect(url)
+                    stream = client.jetstream()
+                    await stream.add_stream(name="shop", subjects=["shop.*"])
+                    for body in [*orders(range(20)), b"nobody can read this"]:
+                        await stream.publish("shop.messages", body)
+                    await broker.start()
+                    await watched.is_held.wait()
+                    assert await acknowledged(stream) == 0
+                    watched.let_go.set()
+                    while await acknowledged(stream) < 21:
+                        await anyio.lowlevel.checkpoint()
+                    assert (await stream.get_last_msg("shop", "shop.unreadable")).data == b"nobody can read this"
+                    await watched._pump.drained()
+                    await broker.stop()
+                    await client.close()
+            seen = [result for results in watched.returned for result in results]
+            assert seen.count("added") == 20
+            assert seen.count("known") >= 1, "what was put before the failure came again"
+            counts = cloud.ledger.applied_counts("ms.PublishEvent")
+            assert counts == {f"order-{number}": 1 for number in range(20)}
+
+
+@pytest.mark.requirement("pump:broker")
+async def test_an_app_that_is_killed_loses_nothing_of_what_the_broker_had(tmp_path: Path) -> None:
+    """Issue 7, item 6: a SIGKILL while messages are sent; the next process finishes, and stops on SIGTERM."""
+    names = {f"order-{number}" for number in range(60)}
+    with nats_server(tmp_path) as url:
+        async with Sandbox() as cloud:
+            with anyio.fail_after(60):
+                client = await nats.connect(url)
+                stream = client.jetstream()
+                await stream.add_stream(name="shop", subjects=["shop.*"])
+                for body in orders(range(60)):
+                    await stream.publish("shop.messages", body)
+                await client.close()
+                settings = {"NATS_URL": url, "OUTBOX": str(tmp_path / "outbox.db"), "LEASE": "2"}
+                kill = SignalAt(cloud, signal.SIGKILL, lambda: heard(cloud) >= 20)
+                code, _ = await run("faststream_outbox", cloud=cloud, signals=kill, environ=settings)
+                assert code == -signal.SIGKILL
+                stop = SignalAt(cloud, signal.SIGTERM, lambda: names <= arrived(cloud))
+                code, printed = await run("faststream_outbox", cloud=cloud, signals=stop, environ=settings)
+            assert (code, printed) == (0, "accepted 60\n")
+            assert cloud.ledger.applied_counts("ms.PublishEvent").keys() == names
+            assert len(cloud.ledger.doubled("ms.PublishEvent")) <= 6, "at most the head of each lane"
