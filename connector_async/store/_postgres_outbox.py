@@ -3,6 +3,9 @@
 Lanes are locked first, in the order of their names, and only then are their messages looked at: a statement sees what
 was committed before it began, so whoever had the lane before is done when its messages are read. Claiming alone takes
 lanes in another order, and waits for none. Every call is a fixed number of statements, however large its batch.
+
+Where a batch is joined to a table, `LATERAL (… OFFSET 0)` makes it one look-up in an index for each row of the batch:
+PostgreSQL knows little of a table that has just been filled, and may compare each row with each.
 """
 
 from __future__ import annotations
@@ -46,7 +49,13 @@ async def put(
 
 
 async def _known(db: Database, account_id: str, ids: list[str]) -> set[str]:
-    rows = await db.execute("SELECT id FROM messages WHERE account_id = %s AND id = ANY(%s)", (account_id, ids))
+    rows = await db.execute(
+        """
+        SELECT wanted.id FROM unnest(%s::text[]) AS wanted (id),
+            LATERAL (SELECT 1 FROM messages WHERE account_id = %s AND id = wanted.id OFFSET 0) AS found
+        """,
+        (ids, account_id),
+    )
     return {row[0] for row in await rows.fetchall()}
 
 
@@ -101,21 +110,27 @@ async def claim(db: Database, account_id: str, *, owner: str, lease: float, limi
     """Take lanes that are free and due, and begin their heads."""
     rows = await db.execute(
         """
-        WITH free AS MATERIALIZED (
-            SELECT lane, free_at AS since FROM lanes
-            WHERE account_id = %(account_id)s AND free_at <= (SELECT seconds())
-            ORDER BY free_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-        )
-        UPDATE lanes SET owner = %(owner)s, fence = nextval('fences'), free_at = seconds() + %(lease)s
-        FROM free WHERE lanes.account_id = %(account_id)s AND lanes.lane = free.lane
-        RETURNING since, lanes.lane, fence
+        SELECT lane FROM lanes WHERE account_id = %s AND free_at <= (SELECT seconds())
+        ORDER BY free_at LIMIT %s FOR UPDATE SKIP LOCKED
         """,
-        {"account_id": account_id, "owner": owner, "lease": lease, "limit": limit},
+        (account_id, limit),
     )
-    taken = {lane: (owner, fence) for _, lane, fence in sorted(await rows.fetchall())}
-    claims = await _begin(db, account_id, taken)
-    await delete_empty(db, account_id, taken.keys() - claims.keys())
-    return [claims[lane] for lane in taken if lane in claims]
+    free: list[str] = [lane for (lane,) in await rows.fetchall()]
+    if not free:
+        return []
+    rows = await db.execute(
+        """
+        UPDATE lanes SET owner = %(owner)s, fence = nextval('fences'), free_at = seconds() + %(lease)s
+        FROM unnest(%(free)s::text[]) AS wanted (lane), LATERAL (
+            SELECT ctid AS place FROM lanes WHERE account_id = %(account_id)s AND lane = wanted.lane OFFSET 0
+        ) AS found
+        WHERE lanes.ctid = found.place RETURNING lanes.lane, fence
+        """,
+        {"account_id": account_id, "owner": owner, "lease": lease, "free": free},
+    )
+    claims = await _begin(db, account_id, {lane: (owner, fence) for lane, fence in await rows.fetchall()})
+    await delete_empty(db, account_id, set(free) - claims.keys())
+    return [claims[lane] for lane in free if lane in claims]
 
 
 async def _begin(db: Database, account_id: str, owners: Mapping[str, tuple[str, int]]) -> dict[str, Claim]:
@@ -219,8 +234,9 @@ async def _settle(
             opening = CASE WHEN new.state = 2 THEN NULL ELSE opening END
         FROM unnest(%s::text[], %s::smallint[], %s::int[], %s::bigint[], %s::text[], %s::text[], %s::bool[],
             %s::bigint[]) AS new (id, state, attempts, sequence, conversation_id, reason, maybe_duplicate,
-            exception_number)
-        WHERE account_id = %s AND messages.id = new.id
+            exception_number),
+            LATERAL (SELECT seq FROM messages WHERE account_id = %s AND id = new.id OFFSET 0) AS found
+        WHERE messages.seq = found.seq
         RETURNING accepted_number
         """,
         (
@@ -313,8 +329,9 @@ async def _hand_on(
         """
         UPDATE lanes SET free_at = seconds() + new.seconds, held_by = new.held_by,
             owner = CASE WHEN new.stays THEN owner END
-        FROM unnest(%s::text[], %s::float8[], %s::text[], %s::bool[]) AS new (lane, seconds, held_by, stays)
-        WHERE account_id = %s AND lanes.lane = new.lane
+        FROM unnest(%s::text[], %s::float8[], %s::text[], %s::bool[]) AS new (lane, seconds, held_by, stays),
+            LATERAL (SELECT ctid AS place FROM lanes WHERE account_id = %s AND lane = new.lane OFFSET 0) AS found
+        WHERE lanes.ctid = found.place
         """,
         (
             [claim.message.consumer for claim, _ in owned],
@@ -346,16 +363,12 @@ async def delete_empty(db: Database, account_id: str, lanes: Iterable[str]) -> N
 
 async def renew(db: Database, account_id: str, *, owner: str, lease: float) -> frozenset[str]:
     """Extend the leases of an owner; its lanes."""
+    await db.execute(
+        "SELECT 1 FROM lanes WHERE account_id = %s AND owner = %s ORDER BY lane FOR UPDATE", (account_id, owner)
+    )
     rows = await db.execute(
-        """
-        WITH mine AS MATERIALIZED (
-            SELECT lane FROM lanes WHERE account_id = %(account_id)s AND owner = %(owner)s ORDER BY lane FOR UPDATE
-        )
-        UPDATE lanes SET free_at = seconds() + %(lease)s
-        FROM mine WHERE lanes.account_id = %(account_id)s AND lanes.lane = mine.lane
-        RETURNING lanes.lane
-        """,
-        {"account_id": account_id, "owner": owner, "lease": lease},
+        "UPDATE lanes SET free_at = seconds() + %s WHERE account_id = %s AND owner = %s RETURNING lane",
+        (lease, account_id, owner),
     )
     return frozenset(lane for (lane,) in await rows.fetchall())
 
@@ -368,8 +381,9 @@ async def release(db: Database, account_id: str, claims: Sequence[Claim]) -> int
         """
         WITH back AS (
             UPDATE messages SET state = new.state
-            FROM unnest(%(ids)s::text[], %(states)s::smallint[]) AS new (id, state)
-            WHERE account_id = %(account_id)s AND messages.id = new.id
+            FROM unnest(%(ids)s::text[], %(states)s::smallint[]) AS new (id, state),
+                LATERAL (SELECT seq FROM messages WHERE account_id = %(account_id)s AND id = new.id OFFSET 0) AS found
+            WHERE messages.seq = found.seq
         )
         UPDATE lanes SET owner = NULL, free_at = seconds() WHERE account_id = %(account_id)s AND lane = ANY(%(lanes)s)
         """,

@@ -330,7 +330,7 @@ class _PostgresOutbox:
         )
 
     async def renew(self, account_id: str, *, owner: str, lease: float) -> frozenset[str]:
-        return await self._engine.run(partial(lanes.renew, account_id=account_id, owner=owner, lease=lease))
+        return await self._engine.transact(partial(lanes.renew, account_id=account_id, owner=owner, lease=lease))
 
     async def release(self, account_id: str, claims: Sequence[Claim]) -> int:
         return await self._engine.transact(partial(lanes.release, account_id=account_id, claims=claims))
