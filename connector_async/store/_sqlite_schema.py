@@ -93,30 +93,36 @@ CREATE TRIGGER count_forgotten AFTER DELETE ON deliveries WHEN OLD.state < 2 BEG
 END
 """
 
+# The states of a message: 0 waiting, 1 begun, 2 accepted, 3 refused, 4 not sent, 5 unknown.
+#
+# A lane has a row while it has unsettled messages or is held. `head` is the number of its first unsettled message.
+# `free_at` is when it can be claimed: when its head is due, or, while it has an owner, when the lease ends; NULL while
+# `held_by` names the message that holds it.
 _OUTBOX = """
 CREATE TABLE messages (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    number INTEGER PRIMARY KEY,
     account_id TEXT NOT NULL,
     id TEXT NOT NULL,
     lane TEXT NOT NULL,
-    body BLOB NOT NULL,
     request_id TEXT NOT NULL,
-    opening BLOB,
-    put_at REAL NOT NULL,
     state INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
     sequence INTEGER,
     conversation_id TEXT,
     reason TEXT,
     maybe_duplicate INTEGER NOT NULL DEFAULT 0,
+    put_at REAL NOT NULL,
     settled_at REAL,
+    accepted INTEGER,
     exception INTEGER,
+    opening BLOB,
+    body BLOB NOT NULL,
     UNIQUE (account_id, id)
 );
 
-CREATE INDEX messages_unsettled ON messages (account_id, lane, number) WHERE state < 2;
+CREATE INDEX messages_by_lane ON messages (account_id, lane, number);
 
-CREATE INDEX messages_dead ON messages (exception) WHERE state > 2;
+CREATE INDEX messages_accepted ON messages (accepted) WHERE accepted IS NOT NULL;
 
 CREATE INDEX messages_exceptions ON messages (account_id, exception) WHERE exception IS NOT NULL;
 
@@ -125,18 +131,17 @@ CREATE TABLE lanes (
     lane TEXT NOT NULL,
     owner TEXT,
     fence INTEGER NOT NULL DEFAULT 0,
-    free_at REAL NOT NULL,
+    head INTEGER,
+    free_at REAL,
     held_by TEXT,
     PRIMARY KEY (account_id, lane)
 ) WITHOUT ROWID;
 
-CREATE INDEX lanes_free ON lanes (account_id, free_at) WHERE held_by IS NULL;
+CREATE INDEX lanes_free ON lanes (account_id, free_at, head);
 
 CREATE TABLE outbox_numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 
-CREATE TABLE outbox_counts (account_id TEXT PRIMARY KEY, unsettled INTEGER NOT NULL) WITHOUT ROWID;
-
-CREATE TABLE outbox_pruned (
+CREATE TABLE outbox_tallies (
     account_id TEXT NOT NULL,
     state INTEGER NOT NULL,
     maybe_duplicate INTEGER NOT NULL,
@@ -145,4 +150,35 @@ CREATE TABLE outbox_pruned (
 ) WITHOUT ROWID
 """
 
-MIGRATIONS = (_TABLES, _OUTBOX)
+_SHARING = """
+CREATE TABLE receipts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account_id TEXT NOT NULL,
+    conversation_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    UNIQUE (account_id, conversation_id, sequence, status)
+);
+
+CREATE TABLE app_tokens (
+    account_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    token TEXT NOT NULL,
+    ends_at REAL NOT NULL,
+    fence INTEGER NOT NULL,
+    PRIMARY KEY (account_id, name)
+) WITHOUT ROWID;
+
+CREATE TABLE leases (
+    account_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    fence INTEGER NOT NULL,
+    ends_at REAL NOT NULL,
+    PRIMARY KEY (account_id, name)
+) WITHOUT ROWID;
+
+UPDATE consumers SET token = ''
+"""  # tokens were written as they are before they could be sealed
+
+MIGRATIONS = (_TABLES, _OUTBOX, _SHARING)

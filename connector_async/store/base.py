@@ -7,6 +7,7 @@ worker that shares the store. Every method takes the account: one store may serv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
@@ -153,6 +154,14 @@ class Store(Protocol):
 
     async def take_echo(self, account_id: str, conversation_id: str, digest: str) -> tuple[bool, int | None]:
         """Whether an echo with this digest came to any worker, and its sequence; each echo is given out once."""
+        ...
+
+    async def put_receipt(self, account_id: str, conversation_id: str, status: str, sequences: Sequence[int]) -> None:
+        """Keep what a receipt says of the messages with these numbers, for the worker that sent them."""
+        ...
+
+    async def receipts_of(self, account_id: str, conversation_id: str, sequence: int) -> frozenset[str]:
+        """What receipts said of one message, to any worker: the API's words, such as `ACCEPT` and `READ`."""
         ...
 
     async def put_delivery(

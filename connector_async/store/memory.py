@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import attrs
 
 from connector_async.store._memory_inbox import MemoryInbox
 from connector_async.store._memory_outbox import MemoryOutbox
+from connector_async.store._memory_tokens import MemoryTokenShare
 from connector_async.store.base import (
     Admission,
     ConsumerRecord,
@@ -17,11 +20,18 @@ from connector_async.store.base import (
     Delivery,
     DeliveryCounts,
 )
+from connector_async.store.tokens import SharedToken
 
 __all__ = ["MemoryStore"]
 
 _Value = TypeVar("_Value")
 _Key = tuple[str, str]
+
+
+def _outbox_of(store: MemoryStore) -> MemoryOutbox:
+    return MemoryOutbox(
+        max_waiting=store.max_entries, max_settled=store.max_entries, max_dead=store.max_dead, wall=store.wall
+    )
 
 
 @attrs.define(eq=False)
@@ -31,10 +41,12 @@ class MemoryStore:
     Args:
         max_entries: How many consumers, conversations, seen keys and waiting deliveries are kept, each.
         max_dead: How many deliveries that were given up are kept for each account.
+        wall: The clock, in seconds.
     """
 
     max_entries: int = attrs.field(default=100_000, validator=attrs.validators.ge(1))
     max_dead: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
+    wall: Callable[[], float] = attrs.field(default=time.time, kw_only=True, repr=False)
     _consumers: OrderedDict[_Key, ConsumerRecord] = attrs.field(
         factory=OrderedDict[_Key, ConsumerRecord], init=False, repr=False
     )
@@ -50,11 +62,14 @@ class MemoryStore:
         factory=OrderedDict[tuple[str, str, str], list[int | None]], init=False, repr=False
     )
     _inboxes: dict[str, MemoryInbox] = attrs.field(factory=dict[str, MemoryInbox], init=False, repr=False)
-    outbox: MemoryOutbox = attrs.field(init=False, repr=False)
+    _receipts: OrderedDict[tuple[str, str, int], set[str]] = attrs.field(
+        factory=OrderedDict[tuple[str, str, int], set[str]], init=False, repr=False
+    )
+    _share: MemoryTokenShare = attrs.field(
+        default=attrs.Factory(lambda self: MemoryTokenShare(self.wall), takes_self=True), init=False, repr=False
+    )
+    outbox: MemoryOutbox = attrs.field(default=attrs.Factory(_outbox_of, takes_self=True), init=False, repr=False)
     """The messages on their way out."""
-
-    def __attrs_post_init__(self) -> None:
-        self.outbox = MemoryOutbox(max_waiting=self.max_entries, max_settled=self.max_entries, max_dead=self.max_dead)
 
     @property
     def durable(self) -> bool:
@@ -141,6 +156,39 @@ class MemoryStore:
             del self._echoes[key]
         return True, sequence
 
+    async def put_receipt(self, account_id: str, conversation_id: str, status: str, sequences: Sequence[int]) -> None:
+        """Keep what a receipt says of the messages with these numbers."""
+        for sequence in sequences:
+            key = (account_id, conversation_id, sequence)
+            self._receipts.setdefault(key, set()).add(status)
+            if len(self._receipts) > self.max_entries:
+                self._receipts.popitem(last=False)
+
+    async def receipts_of(self, account_id: str, conversation_id: str, sequence: int) -> frozenset[str]:
+        """What receipts said of one message."""
+        return frozenset(self._receipts.get((account_id, conversation_id, sequence), ()))
+
+    @property
+    def shares_tokens(self) -> bool:
+        """True: the sessions of this process that are given it share one AppJWT."""
+        return True
+
+    async def get_app_token(self, account_id: str, name: str) -> SharedToken | None:
+        """The newest AppJWT, if it has not ended."""
+        return self._share.get((account_id, name))
+
+    async def put_app_token(self, account_id: str, name: str, *, value: str, seconds: float, fence: int) -> bool:
+        """Keep a token; False when one was put under a later lease."""
+        return self._share.put((account_id, name), value, seconds, fence)
+
+    async def acquire_lease(self, account_id: str, name: str, *, owner: str, seconds: float) -> int | None:
+        """Become, or stay, the one who renews."""
+        return self._share.acquire((account_id, name), owner, seconds)
+
+    async def release_lease(self, account_id: str, name: str, *, owner: str) -> None:
+        """Let the next one renew."""
+        self._share.release((account_id, name), owner)
+
     async def put_delivery(
         self, account_id: str, *, key: str, lane: str, body: bytes, received_at: float, part: int = 0
     ) -> Admission:
@@ -193,6 +241,8 @@ class MemoryStore:
             self._inbox(account_id).forget(conversation_id)
             for key in [key for key in self._echoes if key[:2] == (account_id, conversation_id)]:
                 del self._echoes[key]
+            for receipt in [key for key in self._receipts if key[:2] == (account_id, conversation_id)]:
+                del self._receipts[receipt]
         await self.outbox.forget(account_id, ext_consumer_id)
 
     async def aclose(self) -> None:

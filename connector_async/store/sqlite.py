@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import attrs
 
 from connector_async.store import _sqlite_inbox as inbox
-from connector_async.store import _sqlite_lanes as lanes
+from connector_async.store import _sqlite_ledger as ledger
+from connector_async.store import _sqlite_sharing as sharing
 from connector_async.store._sqlite_engine import SqliteEngine
 from connector_async.store._sqlite_outbox import SqliteOutbox
 from connector_async.store._sqlite_schema import MIGRATIONS
+from connector_async.store._token_records import app_identity, opened, sealed
 from connector_async.store.base import (
     Admission,
     ConsumerRecord,
@@ -21,6 +25,7 @@ from connector_async.store.base import (
     Delivery,
     DeliveryCounts,
 )
+from connector_async.store.tokens import SharedToken, TokenSeal
 
 __all__ = ["SqliteStore"]
 
@@ -42,6 +47,9 @@ class SqliteStore:
         max_waiting: How many deliveries of one account may wait to be handled.
         max_dead: How many deliveries that were given up are kept for each account.
         busy_timeout: Seconds to wait for another process that is writing.
+        tokens: How tokens are written down: `SealedTokens(key)`, or `PlaintextTokens()` by name. None: not at all;
+            they are fetched again after a restart, and each process has an AppJWT of its own.
+        wall: The clock, in seconds.
 
     Every method raises StoreUnavailable when the file cannot be used, and RuntimeError after `aclose`.
     """
@@ -51,6 +59,8 @@ class SqliteStore:
     max_waiting: int = attrs.field(default=1_000_000, kw_only=True, validator=attrs.validators.ge(1))
     max_dead: int = attrs.field(default=10_000, kw_only=True, validator=attrs.validators.ge(1))
     busy_timeout: float = attrs.field(default=2.0, kw_only=True, validator=attrs.validators.ge(0))
+    tokens: TokenSeal | None = attrs.field(default=None, kw_only=True)
+    wall: Callable[[], float] = attrs.field(default=time.time, kw_only=True, repr=False)
     _engine: SqliteEngine = attrs.field(init=False, repr=False)
     outbox: SqliteOutbox = attrs.field(init=False, repr=False)
     """The messages on their way out."""
@@ -58,7 +68,11 @@ class SqliteStore:
     def __attrs_post_init__(self) -> None:
         self._engine = SqliteEngine(self.path, MIGRATIONS, self.busy_timeout)
         self.outbox = SqliteOutbox(
-            self._engine, max_waiting=self.max_waiting, max_settled=self.max_entries, max_dead=self.max_dead
+            self._engine,
+            max_waiting=self.max_waiting,
+            max_settled=self.max_entries,
+            max_dead=self.max_dead,
+            wall=self.wall,
         )
 
     @property
@@ -68,19 +82,21 @@ class SqliteStore:
 
     async def put_consumer(self, record: ConsumerRecord) -> None:
         """Keep a consumer."""
-        await self._engine.write(partial(_put_consumer, record=record, bound=self.max_entries))
+        await self._engine.write(partial(_put_consumer, record=sealed(self.tokens, record), bound=self.max_entries))
 
     async def get_consumer(self, account_id: str, ext_consumer_id: str) -> ConsumerRecord | None:
         """The consumer with this channel id."""
-        return await self._engine.read(
+        record = await self._engine.read(
             partial(_select_consumer, column="ext_consumer_id", account_id=account_id, value=ext_consumer_id)
         )
+        return opened(self.tokens, record)
 
     async def find_consumer(self, account_id: str, lp_consumer_id: str) -> ConsumerRecord | None:
         """The consumer with the cloud's id."""
-        return await self._engine.read(
+        record = await self._engine.read(
             partial(_select_consumer, column="lp_consumer_id", account_id=account_id, value=lp_consumer_id)
         )
+        return opened(self.tokens, record)
 
     async def drop_consumer_token(self, account_id: str, ext_consumer_id: str) -> None:
         """Forget a token that was refused."""
@@ -124,6 +140,62 @@ class SqliteStore:
     async def take_echo(self, account_id: str, conversation_id: str, digest: str) -> tuple[bool, int | None]:
         """Whether such an echo came to any worker, and its sequence; each is given out once."""
         return await self._engine.write(partial(_take_echo, echo=(account_id, conversation_id, digest)))
+
+    async def put_receipt(self, account_id: str, conversation_id: str, status: str, sequences: Sequence[int]) -> None:
+        """Keep what a receipt says of the messages with these numbers."""
+        await self._engine.write(
+            partial(
+                sharing.put_receipt,
+                account_id=account_id,
+                conversation_id=conversation_id,
+                status=status,
+                sequences=sequences,
+                bound=self.max_entries,
+            )
+        )
+
+    async def receipts_of(self, account_id: str, conversation_id: str, sequence: int) -> frozenset[str]:
+        """What receipts said of one message, to any worker."""
+        return await self._engine.read(
+            partial(sharing.receipts_of, account_id=account_id, conversation_id=conversation_id, sequence=sequence)
+        )
+
+    @property
+    def shares_tokens(self) -> bool:
+        """Whether it was told how to write tokens down."""
+        return self.tokens is not None
+
+    async def get_app_token(self, account_id: str, name: str) -> SharedToken | None:
+        """The newest AppJWT, if it has not ended."""
+        found = await self._engine.read(partial(sharing.get_token, account_id=account_id, name=name, now=self.wall()))
+        if self.tokens is None or found is None:
+            return None
+        value = self.tokens.open(app_identity(account_id, name), found[0])
+        return SharedToken(value=value, seconds=found[1]) if value else None
+
+    async def put_app_token(self, account_id: str, name: str, *, value: str, seconds: float, fence: int) -> bool:
+        """Keep a token; False when one was put under a later lease."""
+        token = "" if self.tokens is None else self.tokens.seal(app_identity(account_id, name), value)
+        return await self._engine.write(
+            partial(
+                sharing.put_token,
+                account_id=account_id,
+                name=name,
+                token=token,
+                ends_at=self.wall() + seconds,
+                fence=fence,
+            )
+        )
+
+    async def acquire_lease(self, account_id: str, name: str, *, owner: str, seconds: float) -> int | None:
+        """Become, or stay, the one who renews."""
+        return await self._engine.write(
+            partial(sharing.acquire, account_id=account_id, name=name, owner=owner, now=self.wall(), seconds=seconds)
+        )
+
+    async def release_lease(self, account_id: str, name: str, *, owner: str) -> None:
+        """Let the next one renew."""
+        await self._engine.write(partial(sharing.release, account_id=account_id, name=name, owner=owner))
 
     async def put_delivery(
         self, account_id: str, *, key: str, lane: str, body: bytes, received_at: float, part: int = 0
@@ -294,6 +366,7 @@ def _forget(db: sqlite3.Connection, *, account_id: str, ext_consumer_id: str) ->
         of_conversation = (account_id, conversation_id)
         db.execute("DELETE FROM deliveries WHERE account_id = ? AND lane = ?", of_conversation)
         db.execute("DELETE FROM echoes WHERE account_id = ? AND conversation_id = ?", of_conversation)
+        sharing.forget(db, account_id, conversation_id)
     db.execute("DELETE FROM conversations WHERE account_id = ? AND ext_consumer_id = ?", of_consumer)
     db.execute("DELETE FROM consumers WHERE account_id = ? AND ext_consumer_id = ?", of_consumer)
-    lanes.forget(db, account_id, ext_consumer_id)
+    ledger.forget(db, account_id, ext_consumer_id)

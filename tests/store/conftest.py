@@ -25,7 +25,8 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
         place: PostgresPlace = request.getfixturevalue("postgres")
         bounds = {"max_entries": 100, "max_waiting": 100, "max_dead": 3}
         return lambda: PostgresStore(place.dsn, schema=place.schema, tokens=PlaintextTokens(), **bounds)
-    return lambda: SqliteStore(tmp_path / "store.db", max_entries=100, max_waiting=100, max_dead=3)
+    path = tmp_path / "store.db"
+    return lambda: SqliteStore(path, max_entries=100, max_waiting=100, max_dead=3, tokens=PlaintextTokens())
 
 
 @pytest.fixture

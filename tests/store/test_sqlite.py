@@ -17,6 +17,7 @@ import pytest
 from connector_async.errors import ConfigurationError, StoreUnavailable
 from connector_async.store import Admission, ConsumerRecord, ConversationRecord, SqliteStore
 from connector_async.store._sqlite_schema import MIGRATIONS
+from connector_async.store.tokens import PlaintextTokens
 from tests.backends import ASYNCIO_AND_TRIO
 
 pytestmark = pytest.mark.anyio
@@ -27,13 +28,13 @@ A = "12345678"
 async def test_what_was_put_survives_the_process(tmp_path: Path) -> None:
     """Conversations survive a restart (issue of the webhooks, 8)."""
     record = ConsumerRecord(account_id=A, ext_consumer_id="anna", lp_consumer_id="lp", token="jws")
-    first = SqliteStore(tmp_path / "s.db")
+    first = SqliteStore(tmp_path / "s.db", tokens=PlaintextTokens())
     await first.put_consumer(record)
     await first.put_conversation(ConversationRecord(account_id=A, conversation_id="c", ext_consumer_id="anna"))
     await first.first_time(A, "k")
     await first.put_delivery(A, key="d", lane="c", body=b"{}", received_at=1.0)
     await first.aclose()
-    second = SqliteStore(str(tmp_path / "s.db"))
+    second = SqliteStore(str(tmp_path / "s.db"), tokens=PlaintextTokens())
     assert second.durable
     assert await second.find_consumer(A, "lp") == record
     assert await second.get_open_conversation(A, "anna") is not None
