@@ -57,7 +57,9 @@ class LoopGuard:
         return await call_next(incoming)
 
     def _is_too_fast(self, incoming: Incoming[Any]) -> bool:
-        seen = self._seen.setdefault(incoming.conversation_id, deque(maxlen=_LIMIT))
+        seen = self._seen.get(incoming.conversation_id)
+        if seen is None:
+            seen = self._seen[incoming.conversation_id] = deque(maxlen=_LIMIT)
         self._seen.move_to_end(incoming.conversation_id)
         if len(self._seen) > _MAX_CONVERSATIONS:
             self._seen.popitem(last=False)

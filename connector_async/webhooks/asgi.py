@@ -252,7 +252,13 @@ class WebhookApp:
         if len(body) > self._max_body_bytes:
             raise WebhookBodyTooLarge(f"the body exceeds {self._max_body_bytes} bytes")
         try:
-            verified = await self._verify(dispatcher, head, body)
+            try:
+                verified = self._verify(dispatcher, head, body)
+            except InvalidSignature:
+                if self._reload_secrets is None or not await self._reload_secrets(head.account_id):
+                    raise
+                # The same receiver, with other secrets now.
+                verified = self._verify(dispatcher, head, body)
         except UnreadableNotification:
             acceptance = await dispatcher.keep_unreadable(body)
             if acceptance is None:
@@ -266,20 +272,13 @@ class WebhookApp:
         ack = self._ack or ("stored" if dispatcher.port.store.durable else "queued")
         return _status_of(await dispatcher.accept(verified.notification, body, ack))
 
-    async def _verify(self, dispatcher: Dispatcher, head: Head, body: bytes) -> Verified | None:
+    def _verify(self, dispatcher: Dispatcher, head: Head, body: bytes) -> Verified | None:
         """What was verified; None before the session has any secret."""
         receiver = dispatcher.receiver
         if receiver is None:
             return None
         is_heard = self._refusals.count < _REFUSALS_PER_SECOND or int(self._clock()) != self._refusals.second
-        try:
-            return receiver.verify_read(head, body, with_diagnosis=is_heard)
-        except InvalidSignature:
-            account_id = dispatcher.port.account_id
-            if self._reload_secrets is None or not await self._reload_secrets(account_id):
-                raise
-        # The same receiver, with other secrets now.
-        return (dispatcher.receiver or receiver).verify_read(head, body, with_diagnosis=is_heard)
+        return receiver.verify_read(head, body, with_diagnosis=is_heard)
 
     def _note_refusal(self, error: WebhookError, account: list[Dispatcher]) -> None:
         reason = error.reason if isinstance(error, InvalidSignature) else str(error)

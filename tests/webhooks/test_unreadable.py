@@ -12,11 +12,11 @@ import pytest
 
 from connector_async.errors import RemoteProtocolError
 from connector_async.store import Admission, SqliteStore
-from connector_async.webhooks import Router, WebhookSettings
+from connector_async.webhooks import AppRecord, Router, WebhookSettings
 from connector_async.webhooks import receiver as receiver_module
 from connector_async.webhooks.events import DeliveryDead, DeliveryRefused
 from connector_async.wire import ContentEvent
-from tests.webhooks.rig import ACCOUNT, chat_state, content, encoded, headers_for, notification, post, rig
+from tests.webhooks.rig import ACCOUNT, APP, chat_state, content, encoded, headers_for, notification, post, rig
 from tests.webhooks.test_dispatcher import DurableInMemory, order_of, recording
 
 pytestmark = pytest.mark.anyio
@@ -42,6 +42,20 @@ async def test_what_is_signed_but_no_notification_is_kept_aside_once_and_answere
         assert "given up after 1 attempts: unreadable" in caplog.text
         assert await post(worker.app, b'["new"]', headers_for(b'["new"]', "forged")) == 401
     await store.aclose()
+
+
+async def test_it_is_kept_aside_too_when_the_secrets_had_to_be_read_again_first() -> None:
+    """A rotation must not turn it into a 400."""
+    store = DurableInMemory()
+
+    async def reload(account_id: str) -> bool:
+        worker.port.records = [AppRecord(account_id=ACCOUNT, client_id=APP, secret="rotated")]
+        return True
+
+    async with rig(store=store, settings=FAST, reload_secrets=reload) as worker:
+        assert await post(worker.app, b"[]", headers_for(b"[]", "rotated")) == 200
+        await worker.quiet()
+        assert worker.dispatcher.stats().dead == 1
 
 
 async def test_what_cannot_be_kept_is_left_to_the_vendor() -> None:
