@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
 from connector_async import ConnectorSession, MemoryStore
-from connector_async.store import PostgresStore
+from connector_async.store import PostgresStore, SqliteStore, Store
 from connector_async.store.tokens import PlaintextTokens
 from tests.auth.shares import SharingStore
 from tests.backends import ASYNCIO
@@ -152,23 +153,37 @@ async def test_a_token_in_a_restarted_session_is_the_one_its_predecessor_left() 
     assert len(cloud.token_posts) == 1
 
 
-@pytest.mark.parametrize("anyio_backend", [ASYNCIO])
-async def test_processes_on_one_database_share_a_token_and_its_renewal(
-    request: pytest.FixtureRequest,
-) -> None:
-    """Each with connections of its own, as processes have them; in real time, for the half second that it takes."""
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def another_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
+    """One more look at the same data, with connections of its own, as each process has them."""
+    if request.param == "memory":
+        memory = MemoryStore()
+        return lambda: memory
+    if request.param == "sqlite":
+        return lambda: SqliteStore(tmp_path / "store.db", tokens=PlaintextTokens())
     place: PostgresPlace = request.getfixturevalue("postgres")
+    return lambda: PostgresStore(place.dsn, schema=place.schema, tokens=PlaintextTokens())
+
+
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO])
+async def test_on_every_engine_sessions_share_a_token_its_renewal_and_their_consumers(
+    another_store: Callable[[], Store],
+) -> None:
+    """In real time, for the half second that it takes to wait for the one that renews."""
     cloud = FakeCloud()
     with anyio.fail_after(30):
         async with AsyncExitStack() as stack:
             sessions: list[ConnectorSession] = []
             for _ in range(4):
-                store = PostgresStore(place.dsn, schema=place.schema, tokens=PlaintextTokens())
+                store = another_store()
                 stack.push_async_callback(store.aclose)
                 sessions.append(await stack.enter_async_context(session_over(cloud, store=store)))
             await send_all(sessions)
-            assert len(cloud.token_posts) == 1
+            assert (len(cloud.token_posts), len(cloud.consumer_posts)) == (1, 4)
             cloud.revoke()
             await send_all(sessions)
             assert len(cloud.token_posts) == 2
+            # A consumer that another session has sent for is known here too.
+            await send_all(sessions[::-1])
+            assert (len(cloud.token_posts), len(cloud.consumer_posts)) == (2, 4)
             assert set(cloud.accepted.values()) == {1}
