@@ -288,7 +288,6 @@ class MemoryOutbox:
         del self._dead[key]
         entry = self._entries[key]
         entry.maybe_duplicate = entry.maybe_duplicate or entry.state is MessageState.UNKNOWN
-        entry.maybe_duplicate = entry.maybe_duplicate or entry.state is MessageState.UNKNOWN
         entry.state, entry.settled_at, entry.reason, entry.exception_number = MessageState.WAITING, None, None, 0
         self._unsettled[account_id] += 1
         consumer = entry.message.consumer

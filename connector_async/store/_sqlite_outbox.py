@@ -9,6 +9,7 @@ from functools import partial
 import attrs
 
 from connector_async.store import _sqlite_lanes as lanes
+from connector_async.store import _sqlite_ledger as ledger
 from connector_async.store._sqlite_engine import SqliteEngine
 from connector_async.store.outbox import (
     Advance,
@@ -87,7 +88,7 @@ class SqliteOutbox:
 
     async def counts(self, account_id: str) -> OutboxCounts:
         """How many are where."""
-        return await self.engine.read(partial(lanes.counts, account_id=account_id, now=self.wall()))
+        return await self.engine.read(partial(ledger.counts, account_id=account_id, now=self.wall()))
 
     async def next_due(self, account_id: str) -> float | None:
         """Seconds until a lane can be claimed."""
@@ -95,22 +96,24 @@ class SqliteOutbox:
 
     async def find(self, account_id: str, message_id: str) -> OutboxEntry | None:
         """One message."""
-        return await self.engine.read(partial(lanes.find, account_id=account_id, message_id=message_id))
+        return await self.engine.read(partial(ledger.find, account_id=account_id, message_id=message_id))
 
     async def exceptions(self, account_id: str, *, after: int = 0, limit: int = 100) -> list[tuple[int, OutboxEntry]]:
         """Those that ended otherwise than accepted once, by number."""
-        return await self.engine.read(partial(lanes.exceptions, account_id=account_id, after=after, limit=limit))
+        return await self.engine.read(partial(ledger.exceptions, account_id=account_id, after=after, limit=limit))
 
     async def revive(self, account_id: str, message_id: str) -> bool:
         """Let a dead one be sent again, in its old place."""
         return await self.engine.write(
-            partial(lanes.revive, account_id=account_id, message_id=message_id, now=self.wall())
+            partial(ledger.revive, account_id=account_id, message_id=message_id, now=self.wall())
         )
 
     async def discard(self, account_id: str, message_id: str) -> bool:
         """Let the messages behind a final one go on."""
-        return await self.engine.write(partial(lanes.discard, account_id=account_id, message_id=message_id))
+        return await self.engine.write(
+            partial(ledger.discard, account_id=account_id, message_id=message_id, now=self.wall())
+        )
 
     async def forget(self, account_id: str, ext_consumer_id: str) -> None:
         """Erase a consumer's messages."""
-        await self.engine.write(partial(lanes.forget, account_id=account_id, ext_consumer_id=ext_consumer_id))
+        await self.engine.write(partial(ledger.forget, account_id=account_id, ext_consumer_id=ext_consumer_id))

@@ -96,8 +96,8 @@ END
 # The states of a message: 0 waiting, 1 begun, 2 accepted, 3 refused, 4 not sent, 5 unknown.
 #
 # A lane has a row while it has unsettled messages or is held. `head` is the number of its first unsettled message.
-# `free_at` is when it can be claimed: when its head is due, or, while it has an owner, when the lease ends; NULL while
-# `held_by` names the message that holds it.
+# `free_at` is when it can be claimed: when its head is due, or, while it has an owner, when the lease ends; NULL
+# while `held_by` names the message that holds it.
 _OUTBOX = """
 CREATE TABLE messages (
     number INTEGER PRIMARY KEY,
