@@ -172,9 +172,10 @@ class PostgresEngine:
     async def _configure(self, db: Database) -> None:
         """What each connection is told once.
 
-        A process that is paused inside a transaction must not keep its locks for good. Where the server is set to
-        acknowledge what is not on disk, this client asks for better. And a plan that was made while a table was
-        small is kept when it has grown: so only plans that suit both.
+        A process that is paused inside a transaction must not keep its locks for good; nor one that is gone, or was
+        cancelled, in the middle of a statement (PostgreSQL 14 and newer look after that when asked to). Where the
+        server is set to acknowledge what is not on disk, this client asks for better. And a plan that was made while
+        a table was small is kept when it has grown: so only plans that suit both.
         """
         await db.execute(
             """
@@ -182,9 +183,13 @@ class PostgresEngine:
                 set_config('idle_in_transaction_session_timeout', '30s', false),
                 set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false),
                 set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
-                set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false)
+                set_config('enable_mergejoin', 'off', false), set_config('enable_bitmapscan', 'off', false),
+                set_config('jit', 'off', false)
             """,
             (f'"{self.schema}"', f"{max(1, round(self.patience * 1000))}ms"),
+        )
+        await db.execute(
+            "SELECT set_config(name, '500ms', false) FROM pg_settings WHERE name = 'client_connection_check_interval'"
         )
 
     async def _migrate(self, db: Database) -> None:

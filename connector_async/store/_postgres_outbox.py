@@ -204,8 +204,12 @@ async def lock(db: Database, account_id: str, claims: Iterable[Claim]) -> set[st
     """Lock the lanes of claims until the transaction ends; those that are still in the hands of their claims."""
     fences = {claim.message.consumer: (claim.owner, claim.fence) for claim in claims}
     rows = await db.execute(
-        "SELECT lane, owner, fence FROM lanes WHERE account_id = %s AND lane = ANY(%s) ORDER BY lane FOR UPDATE",
-        (account_id, list(fences)),
+        """
+        SELECT found.* FROM unnest(%s::text[]) AS wanted (lane), LATERAL (
+            SELECT lane, owner, fence FROM lanes WHERE account_id = %s AND lane = wanted.lane FOR UPDATE
+        ) AS found
+        """,
+        (sorted(fences), account_id),
     )
     return {lane for lane, owner, fence in await rows.fetchall() if fences[lane] == (owner, fence)}
 
