@@ -103,6 +103,9 @@ _ROWS = [
     ("W8", "a process killed between write and answer loses and doubles nothing", "ours"),
     ("W9", "rotating the secret refuses nothing valid and accepts nothing after the window", "ours"),
     ("W10", "any text verifies from its raw bytes", "ours"),
+    ("P1", "a pump that is killed at any time loses nothing, and reports whatever may be there twice", "ours"),
+    ("P4", "of two pumps on one outbox, the one that wakes after its lease settles nothing", "ours"),
+    ("P6", "a signal drains the pump, a second one stops it at once; nothing is lost either way", "ours"),
     # rows of docs/checklist.md that no other requirement states
     ("checklist:1", "hosts are looked up once, in both shapes, or given", "Domain API"),
     (

@@ -27,6 +27,7 @@ class Summary:
             earlier run.
         sent: Messages that this run had accepted.
         retried: How often it put one off.
+        lease_lost: Ends that it could not write down because another pump had the lane by then.
         known: Lines whose message the outbox had already.
         durable: Whether what waits is still there.
         stopped_by: The signal that ended it early.
@@ -36,6 +37,7 @@ class Summary:
     counts: OutboxCounts
     sent: int
     retried: int
+    lease_lost: int
     known: int
     bad_lines: int
     seconds: float
@@ -66,6 +68,7 @@ class Summary:
             "already_known": self.known,
             "bad_lines": self.bad_lines,
             "retried": self.retried,
+            "lease_lost": self.lease_lost,
             "seconds": round(self.seconds, 3),
             "messages_per_second": round(self.rate, 1),
             "oldest_age": None if counts.oldest_age is None else round(counts.oldest_age, 3),

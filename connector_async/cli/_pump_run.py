@@ -19,7 +19,7 @@ from connector_async.cli._console import tell
 from connector_async.cli._pump_input import BadLine, read_line, read_lines
 from connector_async.cli._pump_progress import PumpProgress, Standing, pump_progress
 from connector_async.cli._pump_report import Results, Summary
-from connector_async.errors import ConnectorError
+from connector_async.errors import ConnectorError, StoreUnavailable
 from connector_async.pump import Pump, PumpMessage, PumpPolicy
 from connector_async.session import ConnectorSession
 from connector_async.store.outbox import Claim, Outbox, OutboxCounts, PutResult, Settlement
@@ -27,6 +27,7 @@ from connector_async.store.outbox import Claim, Outbox, OutboxCounts, PutResult,
 __all__ = ["PumpRun", "Settings", "StoppedAtOnce"]
 
 _FULL_PAUSE = 0.1
+_UNAVAILABLE_PAUSE = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -114,6 +115,7 @@ class PumpRun:
             counts=counts,
             sent=stats.accepted,
             retried=stats.retried,
+            lease_lost=stats.lease_lost,
             known=self.known,
             bad_lines=self._bad_lines,
             seconds=self._seconds,
@@ -155,9 +157,15 @@ class PumpRun:
             self._failure = f"cannot read {self._settings.name} to its end: {error.strerror}"
 
     async def _put(self, messages: list[PumpMessage]) -> None:
-        """Put them all; while the outbox is full, the reader of the input waits here."""
+        """Put them all; while the outbox is full, or cannot be used, the reader of the input waits here."""
         while messages:
-            results = list(zip(messages, await self._pump.put(*messages), strict=True))
+            try:
+                answers = await self._pump.put(*messages)
+            except StoreUnavailable as error:
+                tell(f"trying again: {error}")
+                await anyio.sleep(_UNAVAILABLE_PAUSE)
+                continue
+            results = list(zip(messages, answers, strict=True))
             known = [message for message, result in results if result is PutResult.KNOWN]
             self.known += len(known)
             self._lines += sum(result is PutResult.ADDED for _, result in results)

@@ -1,4 +1,4 @@
-"""`connector-async pump` as a process that can be killed, and the sandbox's ledger, which knows what really arrived."""
+"""`connector-async pump` as a process to be killed, and the sandbox's ledger, which knows what really arrived."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Run:
 
     def __init__(self, process: subprocess.Popen[str], said: IO[str]) -> None:
         self.process = process
+        self.said = ""
         self._said = said
 
     def wait(self, seconds: float) -> bool:
@@ -53,22 +54,24 @@ class Run:
 
     def end(self) -> Ran:
         """Wait for its end."""
+        out = ""
         try:
             out, _ = self.process.communicate(timeout=PATIENCE)
         finally:
             self.kill()
-        self._said.seek(0)
-        said = self._said.read()
-        self._said.close()
-        assert "Traceback" not in said, said
-        return Ran(self.process.returncode, json.loads(out) if out else None, said)
+        assert "Traceback" not in self.said, self.said
+        return Ran(self.process.returncode, json.loads(out) if out else None, self.said)
 
     def kill(self) -> None:
-        """SIGKILL; nothing if it has ended."""
+        """SIGKILL; if it has ended, only what it said is gathered."""
         self.process.kill()
         self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
+        if not self._said.closed:
+            self._said.seek(0)
+            self.said = self._said.read()
+            self._said.close()
 
 
 @attrs.define(eq=False)
@@ -95,7 +98,7 @@ class Job:
     def fill(self, consumers: int, messages: int) -> None:
         """Write an input, consumers in turn; and have their conversations opened.
 
-        Without webhooks nobody can learn the id of a conversation whose opening was cut off, so nobody is killed then.
+        Without webhooks nobody can learn the id of a conversation whose opening was cut off: nobody is killed then.
         """
         lines = [(f"c{number}", f"c{number}-hello") for number in range(consumers)]
         lines += [(f"c{number % consumers}", f"m{number}") for number in range(messages)]
@@ -118,7 +121,7 @@ class Job:
         place = {"LP_ACCOUNT_ID": address.account_id, "LP_DOMAIN_API": address.domain_api, "NO_PROXY": "*"}
         files = [str(self.folder / name), "--results", str(self.folder / results)]
         command = [sys.executable, "-m", "connector_async", "pump", *files, "--outbox", self.outbox, "--resume"]
-        said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `end`, or with the process
+        said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `kill`
         process = subprocess.Popen(
             [*command, "--json", *options],
             stdin=subprocess.DEVNULL,
@@ -142,6 +145,20 @@ class Job:
             if run.wait(LOOK):
                 return False
             assert time.monotonic() < end, "it sends nothing"
+        return True
+
+    def is_writable(self) -> bool:
+        """Whether nobody holds the only write lock that a file has."""
+        if not self.outbox.startswith("sqlite"):
+            return True
+        database = sqlite3.connect(self.database, timeout=0.2, isolation_level=None)
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return False
+        finally:
+            database.close()
         return True
 
     def kill_once(self, chance: random.Random, *options: str) -> bool:
