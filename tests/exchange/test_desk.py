@@ -32,6 +32,7 @@ from connector_async.wire import (
     RawBody,
     RequestBody,
     SetUserProfile,
+    UnknownEvent,
     UpdateConversationField,
 )
 from tests.doubles import answer, lost
@@ -146,6 +147,7 @@ def test_failed_items_of_a_batch_are_raised_together() -> None:
     ("body", "lane", "priority", "repeatable"),
     [
         (text("d"), "d", Priority.CONTENT, False),
+        (PublishEvent("d", UnknownEvent(type="NewEvent")), "d", Priority.CONTENT, False),
         (PublishEvent("d", AcceptStatusEvent("READ", [1])), ("receipt", "d"), Priority.RECEIPT, True),
         (PublishEvent("d", ChatStateEvent("ACTIVE")), ("typing", "d"), Priority.TYPING, True),
         (UpdateConversationField("d", ConversationStateField()), "d", Priority.CONTENT, True),
