@@ -64,7 +64,7 @@ if TYPE_CHECKING:
         SessionStats,
         Submission,
     )
-    from connector_async.store import MemoryStore, SqliteStore, Store
+    from connector_async.store import MemoryStore, PostgresStore, SqliteStore, Store
     from connector_async.webhooks import Incoming, Router, WebhookApp, WebhookReceiver
     from connector_async.wire import (
         AcceptStatus,
@@ -125,6 +125,7 @@ __all__ = [
     "OutcomeUnknown",
     "Outgoing",
     "PendingRequest",
+    "PostgresStore",
     "ProtocolError",
     "QueueFull",
     "RateLimited",
@@ -207,7 +208,7 @@ _HOMES: _Final[_Mapping[str, tuple[str, ...]]] = {
         "SessionStats",
         "Submission",
     ),
-    "store": ("MemoryStore", "SqliteStore", "Store"),
+    "store": ("MemoryStore", "PostgresStore", "SqliteStore", "Store"),
     "webhooks": ("Incoming", "Router", "WebhookApp", "WebhookReceiver"),
     "wire": (
         "AcceptStatus",
