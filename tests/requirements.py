@@ -106,6 +106,9 @@ _ROWS = [
     ("P1", "a pump that is killed at any time loses nothing, and reports whatever may be there twice", "ours"),
     ("P4", "of two pumps on one outbox, the one that wakes after its lease settles nothing", "ours"),
     ("P6", "a signal drains the pump, a second one stops it at once; nothing is lost either way", "ours"),
+    ("P2", "a process killed at a named point loses nothing, and what may be doubled says so", "ours"),
+    ("P3", "a file that cannot be written gives an error, never a false acknowledgement, and all goes on", "ours"),
+    ("P9", "what is acknowledged is flushed to the disk", "ours"),
     # rows of docs/checklist.md that no other requirement states
     ("checklist:1", "hosts are looked up once, in both shapes, or given", "Domain API"),
     (
