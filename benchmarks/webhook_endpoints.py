@@ -56,7 +56,7 @@ async def ours(conversations: int) -> AsyncIterator[Ours]:
     for number, name in enumerate(names):
         record = ConversationRecord(account_id=_ACCOUNT, conversation_id=name, ext_consumer_id=f"customer-{number}")
         await store.put_conversation(record)
-    nowhere = dict.fromkeys(("sentinel", "idp", "asyncMessagingEnt"), "http://127.0.0.1:9")
+    nowhere: dict[str, str] = dict.fromkeys(("sentinel", "idp", "asyncMessagingEnt"), "http://127.0.0.1:9")
     session = ConnectorSession(
         _ACCOUNT, AppCredentials(_CLIENT, _SECRET), domains=nowhere, store=store, router=router
     )

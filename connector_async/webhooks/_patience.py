@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 
@@ -26,7 +26,7 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
     if not isinstance(work, types.CoroutineType) or not _is_asyncio():
         with anyio.fail_after(seconds):
             return await work
-    coroutine: Coroutine[Any, Any, T] = work
+    coroutine = cast("Coroutine[Any, Any, T]", work)
     try:
         first = coroutine.send(None)
     except StopIteration as stop:

@@ -19,7 +19,7 @@ from connector_async.webhooks._ports import FoundConversation, SessionPort
 from connector_async.webhooks.incoming import Incoming, Unclaimed, guess_dialog_type, is_from_consumer
 from connector_async.webhooks.router import Bound, Handler, Router
 from connector_async.webhooks.settings import WebhookStats
-from connector_async.wire import ConversationChange, Message, MessagingEvent, to_wire
+from connector_async.wire import AcceptStatusEvent, ConversationChange, Message, MessagingEvent, to_wire
 
 __all__ = ["Failure", "Result", "Runner", "Turn"]
 
@@ -168,6 +168,8 @@ class Runner:
         try:
             is_awaited = self.port.observe(incoming)
             if not incoming.is_echo:
+                if isinstance(incoming.event, AcceptStatusEvent) and not is_awaited and self.port.store.durable:
+                    await self._keep_receipt(incoming, incoming.event)
                 return
             self.stats.echoes += 1
             if not is_awaited and self.port.store.durable:
@@ -179,6 +181,13 @@ class Runner:
         except Exception as error:
             logger.exception("the session could not take note of an event of %s", incoming.conversation_id)
             result.failures.append(Failure("observe", error))
+
+    async def _keep_receipt(self, incoming: Incoming[Any], receipt: AcceptStatusEvent) -> None:
+        """Leave a receipt for the worker that sent what it names; numbers count within a dialog."""
+        if incoming.dialog_id is not None:
+            await self.port.store.put_receipt(
+                incoming.account_id, incoming.dialog_id, receipt.status, receipt.sequence_list
+            )
 
     async def _call(self, bound: Bound, incoming: Incoming[Any], result: Result) -> None:
         try:

@@ -88,6 +88,15 @@ async def test_without_a_durable_store_what_is_signed_but_no_notification_is_400
         assert worker.dispatcher.stats().refused == 1
 
 
+async def test_by_hand_too_what_has_not_the_headers_of_a_delivery_is_refused() -> None:
+    """`handle` raises nothing, whatever comes."""
+    async with rig() as worker:
+        assert await worker.app.handle({}, BODY) == (401, b"unauthorized")
+        twice = [*headers_for(BODY).items(), ("x-liveperson-signature", "sha1=")]
+        assert await worker.app.handle(twice, BODY) == (401, b"unauthorized")
+        assert worker.dispatcher.stats().received == 0
+
+
 async def test_only_post_is_served() -> None:
     """405 with what is allowed instead."""
     async with rig() as worker:
