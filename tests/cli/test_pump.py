@@ -1,0 +1,321 @@
+"""The pump of the command line: what it reads, what it refuses, what it leaves behind; kills are in tests/pump."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from connector_async.cli import main
+from connector_async.cli._console import CommandFailed
+from connector_async.cli._pump_input import MAX_LINE, BadLine, Line, _Cutter, read_line, read_lines
+from connector_async.cli._pump_progress import Standing, _Bar, _clock, _Lines
+from connector_async.cli._pump_report import Results, Summary
+from connector_async.pump import PumpMessage
+from connector_async.store.outbox import OutboxCounts
+from connector_async.wire import ContentEvent
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("LP_")]:
+        monkeypatch.delenv(name)
+
+
+def _message(raw: str, number: int = 1) -> PumpMessage:
+    message = read_line(Line(number, raw.encode()))
+    assert isinstance(message, PumpMessage), message
+    return message
+
+
+def _reason(raw: bytes | str | None) -> str:
+    bad = read_line(Line(3, raw.encode() if isinstance(raw, str) else raw))
+    assert isinstance(bad, BadLine), bad
+    assert bad.number == 3
+    return bad.reason
+
+
+def test_a_line_is_a_message_with_all_that_it_says_of_the_opening() -> None:
+    message = _message(
+        '{"id": "7", "consumer": "jo", "text": "hi", "skill_id": "12", "ttr": "URGENT", '
+        '"profile": {"firstName": "Jo"}, "campaign": {"campaignId": 1, "engagementId": 2}, "outcome": {"status": "refused"}}'
+    )
+    assert (message.id, message.consumer, message.body) == ("7", "jo", "hi")
+    opening = message.opening
+    assert opening is not None
+    assert (opening.skill_id, opening.ttr) == ("12", "URGENT")
+    assert opening.profile is not None
+    assert opening.campaign is not None
+    assert opening.campaign.campaign_id == 1
+    assert _message('{"consumer": "jo", "text": "hi"}').opening is None
+
+
+def test_a_body_is_any_event() -> None:
+    event = _message('{"consumer": "jo", "body": {"type": "ContentEvent", "message": "hi"}}').body
+    assert isinstance(event, ContentEvent)
+    assert event.text == "hi"
+
+
+def test_the_same_line_has_the_same_id_and_another_line_another() -> None:
+    raw = '{"consumer": "jo", "text": "hi"}'
+    assert _message(raw, 2).id == _message(raw + "\r", 2).id
+    assert len({_message(raw, 2).id, _message(raw, 3).id, _message(raw.replace("hi", "ho"), 2).id}) == 3
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ("no", "no JSON: "),
+        ("[1]", "no JSON object"),
+        (b'{"consumer": "\xff", "text": "x"}', "invalid UTF-8 at byte 15"),
+        ('{"text": "x"}', "no consumer"),
+        ('{"consumer": 5, "text": "x"}', "consumer must be a text"),
+        ('{"consumer": " ", "text": "x"}', "consumer must be a text"),
+        ('{"consumer": "c"}', "neither text nor body"),
+        ('{"consumer": "c", "text": "x", "body": {"type": "ContentEvent", "message": "x"}}', "both text and body"),
+        ('{"consumer": "c", "text": ""}', "text must be a text that is not empty"),
+        (json.dumps({"consumer": "c", "text": "x" * 5001}), "5000 characters, not 5001"),
+        (
+            json.dumps({"consumer": "c", "body": {"type": "ContentEvent", "message": "x" * 5001}}),
+            "5000 characters, not 5001",
+        ),
+        ('{"consumer": "c", "body": {"message": "x"}}', "an object with a type"),
+        ('{"consumer": "c", "body": {"type": "ContentEvent"}}', "required field missing"),
+        ('{"consumer": "c", "text": "x", "id": ""}', "id must be a text"),
+        ('{"consumer": "c", "text": "x", "skillid": "5"}', "unknown field 'skillid'; there is body, campaign"),
+        ('{"consumer": "c", "text": "x", "profile": "Jo"}', "must be an object"),
+        (None, "longer than 1,048,576 bytes"),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, str) and not value.startswith("{") else "",
+)
+def test_a_bad_line_says_what_is_wrong_with_it(raw: bytes | str | None, reason: str) -> None:
+    assert reason in _reason(raw)
+
+
+def test_lines_are_cut_wherever_a_reading_ends() -> None:
+    text = b'\xef\xbb\xbf{"a": 1}\n\n  \r\n{"b": 2}\r\n{"c": 3}'
+    for size in (1, 2, 7, 100):
+        cutter = _Cutter()
+        lines = [line for at in range(0, len(text), size) for line in cutter.cut(text[at : at + size])]
+        assert [line.number for line in [*lines, *cutter.cut(b"")]] == [1, 4, 5]
+
+
+def test_an_endless_line_costs_no_memory_and_not_its_neighbours() -> None:
+    cutter = _Cutter()
+    lines = cutter.cut(b"first\n")
+    for _ in range(3 * MAX_LINE // 65536):
+        lines += cutter.cut(b"x" * 65536)
+        assert len(cutter.rest) <= MAX_LINE
+    lines += cutter.cut(b"x\nlast")
+    lines += cutter.cut(b"")
+    assert [(line.number, line.raw) for line in lines] == [(1, b"first"), (2, None), (3, b"last")]
+    assert [line.raw for line in [*cutter.cut(b"x" * (MAX_LINE + 1)), *cutter.cut(b"")]] == [None]
+
+
+def test_a_pipe_that_says_nothing_can_be_left() -> None:
+    reading, writing = os.pipe()
+
+    async def read() -> list[Line]:
+        lines: list[Line] = []
+        os.write(writing, b"one\ntw")
+        with anyio.move_on_after(0.2):
+            async for some in read_lines(reading):
+                lines += some
+        return lines
+
+    try:
+        assert [line.raw for line in anyio.run(read)] == [b"one"]
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def _write(file: Path, *lines: object) -> str:
+    file.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    return str(file)
+
+
+def _json_lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.requirement("cli:json", "cli:exit-codes")
+def test_a_file_is_sent_to_a_sandbox_where_no_account_is_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"consumer": f"c{number % 3}", "text": f"text {number}"} for number in range(9)]
+    source, results = _write(tmp_path / "in", *lines), tmp_path / "results"
+    assert main(["pump", source, "--json", "--results", str(results)]) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert (report["accepted"], report["waiting"], report["bad_lines"], report["stopped_by"]) == (9, 0, 0, None)
+    assert "LP_ACCOUNT_ID is not set" in err
+    assert "a crash would lose what was not sent" in err
+    assert "pumping: 9/9" in err
+    told = _json_lines(results)
+    assert {len(told), len({one["id"] for one in told})} == {9}
+    keys = ["id", "status", "sequence", "attempts", "maybe_duplicate", "reason", "conversation_id"]
+    assert [*told[0]] == keys
+    assert {(one["status"], one["attempts"]) for one in told} == {("accepted", 1)}
+    assert len({one["conversation_id"] for one in told}) == 3
+
+
+def test_what_is_refused_is_set_aside_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file of dead letters is an input again."""
+    faults = tmp_path / "faults.json"
+    action = {"kind": "status", "status": 400}
+    faults.write_text(json.dumps({"rules": [{"endpoint": "send", "nth": [2], "action": action}]}))
+    lines = [{"id": f"m{number}", "consumer": "c", "text": "x", "skill_id": "5"} for number in range(4)]
+    source, dead = _write(tmp_path / "in", "no", *lines), tmp_path / "dead"
+    outbox = f"sqlite:///{tmp_path / 'outbox.db'}"
+    options = ["--outbox", outbox, "--sandbox", "--faults", str(faults), "--dead-letters", str(dead)]
+    assert main(["pump", source, *options]) == 1
+    out, err = capsys.readouterr()
+    rows = dict(line.rsplit(maxsplit=1) for line in out.splitlines()[2:] if "  " in line)
+    assert (rows["accepted"], rows["refused"], rows["bad lines"]) == ("3", "1", "1")
+    assert "line 1: no JSON" in err
+    assert "1 messages were not accepted; --dead-letters FILE" in err
+    (letter,) = _json_lines(dead)
+    assert (letter["id"], letter["consumer"], letter["skill_id"]) == ("m1", "c", "5")
+    assert letter["outcome"]["status"] == "refused"
+    assert isinstance(read_line(Line(1, dead.read_bytes())), PumpMessage)
+    # The outbox knows them all: nothing is sent again, and what it holds does not change.
+    assert main(["pump", source, "--outbox", outbox, "--sandbox", "--json"]) == 1
+    again = json.loads(capsys.readouterr().out)
+    assert (again["already_known"], again["accepted"], again["refused"]) == (4, 3, 1)
+
+
+@pytest.mark.requirement("cli:exit-codes")
+def test_what_an_earlier_run_left_needs_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from connector_async.pump._messages import to_outbox
+    from connector_async.store import SqliteStore
+
+    async def leave() -> None:
+        store = SqliteStore(tmp_path / "outbox.db")
+        await store.outbox.put("12345678", [to_outbox(PumpMessage("m1", "c", "hi"))])
+        await store.aclose()
+
+    anyio.run(leave)
+    outbox, results = f"sqlite:///{tmp_path / 'outbox.db'}", tmp_path / "results"
+    source = _write(tmp_path / "in", {"id": "m1", "consumer": "c", "text": "hi"})
+    assert main(["pump", source, "--outbox", outbox, "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert "1 messages of an earlier run" in json.loads(out)["error"]
+    assert "add --resume" in err
+    # As a kill leaves it: half a line.
+    results.write_text('{"id": "m0"}\n{"id": "m')
+    assert main(["pump", "--outbox", outbox, "--json", "--resume", "--results", str(results)]) == 0
+    assert json.loads(capsys.readouterr().out)["accepted"] == 1
+    assert [one["id"] for one in _json_lines(results)] == ["m0", "m1"]
+    results.write_text("")
+    assert main(["pump", source, "--outbox", outbox, "--json", "--resume", "--results", str(results)]) == 0
+    assert [one["id"] for one in _json_lines(results)] == ["m1"], "its end is made up for from the outbox"
+
+
+def test_standard_input_is_a_source(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "connector_async", "pump", "-", "--json"],
+        input='{"consumer": "c", "text": "x"}\n',
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["accepted"] == 1
+
+
+@pytest.mark.requirement("cli:exit-codes", "cli:one-sentence")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["pump"], "INPUT is missing"),
+        (["pump", "no-such-file"], "cannot read no-such-file: No such file"),
+        (["pump", "x", "--outbox", "mysql://x"], "must be sqlite:///FILE or postgresql://"),
+        (["pump", "x", "--outbox", "sqlite:///"], "must be sqlite:///FILE"),
+        (["pump", "x", "--concurrency", "0"], "must be at least 1"),
+        (["pump", "x", "--rate", "0"], "must be above 0"),
+        (["pump", "x", "--rate", "inf"], "invalid number value"),
+        (["pump", "x", "--drain", "-1"], "must not be below 0"),
+        (["pump", "x", "--unknown", "guess"], "invalid choice"),
+    ],
+    ids=lambda value: " ".join(value[1:]) if isinstance(value, list) else "",
+)
+def test_wrong_use_ends_with_2(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status: object = main(words)
+    except SystemExit as end:
+        status = end.code
+    assert status == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_faults_are_not_for_a_real_account(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LP_ACCOUNT_ID", "12345678")
+    assert main(["pump", "x", "--faults", "storm"]) == 2
+    assert "add --sandbox" in capsys.readouterr().err
+
+
+def test_a_real_account_without_a_secret_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LP_ACCOUNT_ID", "12345678")
+    assert main(["pump", _write(tmp_path / "in"), "--outbox", f"sqlite:///{tmp_path / 'o.db'}"]) == 1
+    assert "LP_CLIENT_SECRET" in capsys.readouterr().err
+
+
+def test_a_file_that_holds_something_else_is_not_overwritten(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("dear diary\n")
+    with pytest.raises(CommandFailed, match="is no file of results"), Results(other, resume=True):
+        pytest.fail("it was opened")
+    with pytest.raises(CommandFailed, match="cannot write"), Results(tmp_path / "no" / "where", resume=False):
+        pytest.fail("it was opened")
+
+
+def _summary(**facts: Any) -> Summary:
+    given: dict[str, Any] = {"counts": OutboxCounts(), "sent": 0, "retried": 0, "lease_lost": 0, "known": 0}
+    return Summary(**given | {"bad_lines": 0, "seconds": 2.0, "durable": True} | facts)
+
+
+def test_a_summary_says_what_can_be_done() -> None:
+    left = OutboxCounts(waiting=3, begun=1, accepted=4)
+    (said,) = _summary(counts=left, stopped_by="SIGTERM").complaints()
+    assert said == "stopped by SIGTERM: 4 messages are left in the outbox; --resume goes on with them"
+    (said,) = _summary(counts=left, durable=False).complaints()
+    assert said == "4 messages were not sent and are gone: the outbox was in memory"
+    assert _summary(stopped_by="SIGINT").complaints() == ["stopped by SIGINT: nothing is left in the outbox"]
+    assert _summary(failure="the input broke").complaints() == ["the input broke"]
+    assert not _summary(failure="the input broke").is_success
+    assert _summary(counts=OutboxCounts(accepted=4), sent=4).is_success
+    assert _summary(sent=4).as_json()["messages_per_second"] == 2.0
+    assert _summary(seconds=0.0).rate == 0.0
+
+
+def test_lines_of_progress_say_rate_and_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    with _Lines() as lines:
+        lines.show(Standing(done=5, total=20, in_flight=2, retried=1, unknown=3))
+        lines.show(Standing(done=7))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("pumping: 5/20, ")
+    assert "/s, 2 in flight, 1 retried, 3 unknown, ETA " in first
+    assert second.startswith("pumping: 7, ")
+    assert second.endswith("ETA -")
+    assert (_clock(59.6), _clock(3700)) == ("1:00", "1:01:40")
+
+
+def test_a_bar_shows_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rich")
+    with _Bar() as bar:
+        bar.show(Standing(done=5, total=20, in_flight=2))
+    assert "5/20" in capsys.readouterr().err
