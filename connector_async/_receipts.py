@@ -7,16 +7,25 @@ the echo tells its number; receipts name that number.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 
 import anyio
 
+from connector_async.errors import ConnectorError
+from connector_async.store import Store
 from connector_async.wire import AcceptStatus
 
 __all__ = ["ReceiptBook", "SentMessage"]
 
+logger = logging.getLogger("connector_async.receipts")
+
 _MAX_MESSAGES = 50_000
+
+# Seconds between two looks into a store that other workers write to; doubled from the first to the last.
+_FIRST_LOOK = 0.5
+_LONGEST_PAUSE = 8.0
 
 _SEEN = frozenset({AcceptStatus.READ.value, AcceptStatus.ACTION.value, AcceptStatus.ACCESS.value})
 _DELIVERED = _SEEN | {AcceptStatus.ACCEPT.value}
@@ -25,9 +34,10 @@ _DELIVERED = _SEEN | {AcceptStatus.ACCEPT.value}
 class SentMessage:
     """One message of ours that an echo is expected for."""
 
-    __slots__ = ("dialog_id", "digest", "echoed", "number")
+    __slots__ = ("conversation_id", "dialog_id", "digest", "echoed", "number")
 
-    def __init__(self, dialog_id: str, digest: str) -> None:
+    def __init__(self, conversation_id: str, dialog_id: str, digest: str) -> None:
+        self.conversation_id = conversation_id
         self.dialog_id = dialog_id
         self.digest = digest
         self.echoed = anyio.Event()
@@ -35,17 +45,25 @@ class SentMessage:
 
 
 class ReceiptBook:
-    """Echoes and receipts of one session; bounded: the oldest are forgotten."""
+    """Echoes and receipts of one session; bounded: the oldest are forgotten.
 
-    def __init__(self, max_messages: int = _MAX_MESSAGES) -> None:
+    Args:
+        account_id: The account.
+        store: Where other workers leave what they heard; asked only if it is durable.
+    """
+
+    def __init__(self, account_id: str, store: Store, max_messages: int = _MAX_MESSAGES) -> None:
+        self._account_id = account_id
+        self._store = store
         self._max = max_messages
+        self._numbers: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._expected: OrderedDict[tuple[str, str], deque[SentMessage]] = OrderedDict()
         self._statuses: OrderedDict[tuple[str, int], set[str]] = OrderedDict()
         self._changed: dict[tuple[str, int], anyio.Event] = {}
 
-    def expect(self, dialog_id: str, digest: str) -> SentMessage:
+    def expect(self, conversation_id: str, dialog_id: str, digest: str) -> SentMessage:
         """A message is about to be sent."""
-        message = SentMessage(dialog_id, digest)
+        message = SentMessage(conversation_id, dialog_id, digest)
         key = (dialog_id, digest)
         self._expected.setdefault(key, deque()).append(message)
         self._expected.move_to_end(key)
@@ -71,14 +89,23 @@ class ReceiptBook:
         message = waiting.popleft()
         if not waiting:
             del self._expected[key]
-        message.number = number
-        message.echoed.set()
+        self._found(message, number)
         return True
 
-    def receipt(self, dialog_id: str, numbers: Iterable[int], status: str) -> None:
-        """A receipt of the brand's side came."""
+    def _found(self, message: SentMessage, number: int | None) -> None:
+        message.number = number
+        message.echoed.set()
+        if number is not None:
+            self._numbers[message.dialog_id, number] = None
+            if len(self._numbers) > self._max:
+                self._numbers.popitem(last=False)
+
+    def receipt(self, dialog_id: str, numbers: Iterable[int], status: str) -> bool:
+        """A receipt of the brand's side came; whether every number it names is of a message sent here."""
+        is_ours = True
         for number in numbers:
             key = (dialog_id, number)
+            is_ours = is_ours and key in self._numbers
             self._statuses.setdefault(key, set()).add(status)
             self._statuses.move_to_end(key)
             if len(self._statuses) > self._max:
@@ -86,6 +113,7 @@ class ReceiptBook:
             changed = self._changed.pop(key, None)
             if changed is not None:
                 changed.set()
+        return is_ours
 
     async def wait(self, message: SentMessage, status: str, timeout: float) -> None:
         """Return when the message has a receipt that says `ACCEPT` (or more), or `READ`.
@@ -95,10 +123,38 @@ class ReceiptBook:
         """
         wanted = _SEEN if status == AcceptStatus.READ else _DELIVERED
         with anyio.fail_after(timeout):
-            await message.echoed.wait()
-            if message.number is None:
-                await anyio.sleep_forever()  # an echo without a number: no receipt can name it
-            key = (message.dialog_id, message.number or 0)
-            while not self._statuses.get(key, set()) & wanted:
-                changed = self._changed.setdefault(key, anyio.Event())
-                await changed.wait()
+            if not self._store.durable:
+                await self._heard_here(message, wanted)
+                return
+            pause = _FIRST_LOOK
+            while True:
+                with anyio.move_on_after(pause):
+                    await self._heard_here(message, wanted)
+                    return
+                # The webhook may have gone to another worker of the same store.
+                await self._look(message)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _heard_here(self, message: SentMessage, wanted: frozenset[str]) -> None:
+        await message.echoed.wait()
+        if message.number is None:
+            await anyio.sleep_forever()  # an echo without a number: no receipt can name it
+        key = (message.dialog_id, message.number or 0)
+        while not self._statuses.get(key, set()) & wanted:
+            changed = self._changed.setdefault(key, anyio.Event())
+            await changed.wait()
+
+    async def _look(self, message: SentMessage) -> None:
+        """Take in what another worker heard of a message."""
+        try:
+            if not message.echoed.is_set():
+                found, number = await self._store.take_echo(self._account_id, message.conversation_id, message.digest)
+                if found:
+                    self.forget(message)
+                    self._found(message, number)
+            if message.number is not None:
+                number = message.number
+                for status in await self._store.receipts_of(self._account_id, message.dialog_id, number):
+                    self.receipt(message.dialog_id, [number], status)
+        except ConnectorError:
+            logger.warning("the store could not be asked for receipts", exc_info=True)

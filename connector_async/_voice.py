@@ -158,7 +158,7 @@ class Voice:
         desk = self._desk
         sent = None
         if desk.hears and isinstance(event, ContentEvent):
-            sent = desk.receipts.expect(dialog, event_digest(to_wire(event)))
+            sent = desk.receipts.expect(self.conversation_id, dialog, event_digest(to_wire(event)))
         try:
             response = await desk.request(
                 body,

@@ -129,7 +129,7 @@ def assemble(
         client_properties=settings.client_properties,
         client=transport.client,
         resolve=domains.resolve,
-        receipts=ReceiptBook(),
+        receipts=ReceiptBook(account_id, store),
     )
     outbound = Outbound(
         task_group=task_group,

@@ -123,7 +123,9 @@ class WebhookPort:
             self._follow(incoming.conversation, event)
         elif isinstance(event, AcceptStatusEvent):
             if not incoming.is_echo and incoming.dialog_id is not None:
-                self._parts.desk.receipts.receipt(incoming.dialog_id, event.sequence_list, event.status)
+                awaited = self._parts.desk.receipts.receipt(incoming.dialog_id, event.sequence_list, event.status)
+            incoming.conversation.tell(incoming)
+            return awaited
         elif isinstance(event, ContentEvent) and incoming.is_echo and incoming.dialog_id is not None:
             digest = event_digest(to_wire(event))
             awaited = self._parts.desk.receipts.echo(incoming.dialog_id, digest, incoming.sequence)

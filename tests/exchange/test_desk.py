@@ -54,7 +54,7 @@ async def desk_over(r: Rig, properties: ClientPropertiesHeader | None = None) ->
         client_properties=properties,
         client=r.transport.client,
         resolve=r.domains.resolve,
-        receipts=ReceiptBook(),
+        receipts=ReceiptBook("12345678", MemoryStore()),
         wall=lambda: 1_700_000_000.0,
     )
 

@@ -38,6 +38,7 @@ from connector_async import (
 )
 from connector_async._files import FileDownload
 from connector_async._receipts import ReceiptBook
+from connector_async.errors import StoreUnavailable
 from connector_async.sandbox import Latency, Reset, Sandbox
 from connector_async.store import ConversationRecord
 from connector_async.testing import signed_headers
@@ -391,21 +392,52 @@ async def test_an_echo_that_went_to_another_worker_settles_an_unknown_send() -> 
             await cloud.settle()
 
 
+async def test_receipts_that_went_to_another_worker_are_found_in_the_store() -> None:
+    """Issue of the webhooks, 8: the message goes out here, its echo and its receipts come in there."""
+    store = _Shared()
+    async with Sandbox(in_process=True, agent="silent") as cloud:
+        async with cloud.session(store=store) as one, cloud.session(store=store) as other:
+            one.webhook_app()
+            cloud.deliver_to(other.webhook_app())
+            conversation = await one.consumer("customer").open_conversation()
+            result = await conversation.send_text("has anybody seen this?")
+            await cloud.settle()
+            with pytest.raises(TimeoutError):
+                await result.read(timeout=0.6)
+            cloud.agent.reads(conversation.conversation_id)
+            await cloud.settle()
+            await result.delivered(timeout=5)
+            await result.read(timeout=5)
+
+
+async def test_a_store_that_fails_while_a_receipt_is_awaited_costs_only_the_wait(caplog: Any) -> None:
+    """The next look may succeed."""
+
+    class Unwell(_Shared):
+        async def take_echo(self, account_id: str, conversation_id: str, digest: str) -> tuple[bool, int | None]:
+            raise StoreUnavailable("locked")
+
+    book = ReceiptBook("12345678", Unwell())
+    with pytest.raises(TimeoutError):
+        await book.wait(book.expect("c", "d", "a"), AcceptStatus.READ, 0.7)
+    assert "could not be asked for receipts" in caplog.text
+
+
 async def test_a_book_of_receipts_is_bounded_and_forgets_the_oldest() -> None:
     """Memory stays flat."""
-    book = ReceiptBook(max_messages=2)
-    first, second, third = (book.expect("d", digest) for digest in ("a", "b", "c"))
+    book = ReceiptBook("12345678", MemoryStore(), max_messages=2)
+    first, second, third = (book.expect("c", "d", digest) for digest in ("a", "b", "c"))
     assert not book.echo("d", "a", 1)
     book.forget(first)
     book.forget(second)
     assert not book.echo("d", "b", 2)
-    twin = book.expect("d", "c")
+    twin = book.expect("c", "d", "c")
     book.forget(third)
     assert book.echo("d", "c", 3)
     assert twin.number == 3
     book.receipt("d", [1, 2, 3], AcceptStatus.ACCEPT)
     await book.wait(twin, AcceptStatus.ACCEPT, 1)
-    unnumbered = book.expect("d", "x")
+    unnumbered = book.expect("c", "d", "x")
     assert book.echo("d", "x", None)
     with pytest.raises(TimeoutError):
         await book.wait(unnumbered, AcceptStatus.READ, 1)
