@@ -17,6 +17,7 @@ COMMANDS = {
     "memory": "bytes per message in flight and per idle consumer",
     "wire": "reading and writing typed messages beside plain orjson",
     "webhooks": "notifications verified, ordered and handled beside an endpoint that only checks the HMAC",
+    "pump": "messages through an outbox beside the bare session, and commits per second",
     "imports": "`import connector_async` beside `import httpx`",
 }
 

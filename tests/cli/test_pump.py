@@ -44,7 +44,8 @@ def _reason(raw: bytes | str | None) -> str:
 def test_a_line_is_a_message_with_all_that_it_says_of_the_opening() -> None:
     message = _message(
         '{"id": "7", "consumer": "jo", "text": "hi", "skill_id": "12", "ttr": "URGENT", '
-        '"profile": {"firstName": "Jo"}, "campaign": {"campaignId": 1, "engagementId": 2}, "outcome": {"status": "refused"}}'
+        '"profile": {"firstName": "Jo"}, "campaign": {"campaignId": 1, "engagementId": 2}, '
+        '"outcome": {"status": "refused"}}'
     )
     assert (message.id, message.consumer, message.body) == ("7", "jo", "hi")
     opening = message.opening
