@@ -64,7 +64,14 @@ if TYPE_CHECKING:
         SessionStats,
         Submission,
     )
-    from connector_async.store import MemoryStore, PostgresStore, SqliteStore, Store
+    from connector_async.store import (
+        MemoryStore,
+        PlaintextTokens,
+        PostgresStore,
+        SealedTokens,
+        SqliteStore,
+        Store,
+    )
     from connector_async.webhooks import Incoming, Router, WebhookApp, WebhookReceiver
     from connector_async.wire import (
         AcceptStatus,
@@ -125,6 +132,7 @@ __all__ = [
     "OutcomeUnknown",
     "Outgoing",
     "PendingRequest",
+    "PlaintextTokens",
     "PostgresStore",
     "ProtocolError",
     "QueueFull",
@@ -138,6 +146,7 @@ __all__ = [
     "RichContentEvent",
     "Role",
     "Router",
+    "SealedTokens",
     "SendResult",
     "SessionClosed",
     "SessionLimits",
@@ -208,7 +217,7 @@ _HOMES: _Final[_Mapping[str, tuple[str, ...]]] = {
         "SessionStats",
         "Submission",
     ),
-    "store": ("MemoryStore", "PostgresStore", "SqliteStore", "Store"),
+    "store": ("MemoryStore", "PlaintextTokens", "PostgresStore", "SealedTokens", "SqliteStore", "Store"),
     "webhooks": ("Incoming", "Router", "WebhookApp", "WebhookReceiver"),
     "wire": (
         "AcceptStatus",
