@@ -26,13 +26,13 @@ from nats.js.api import ConsumerConfig
 from pydantic import BaseModel
 
 from connector_async import ConnectorSession
+from connector_async.errors import StoreUnavailable
 from connector_async.pump import Pump, PumpMessage
 from connector_async.sandbox import Sandbox
 from connector_async.store import SqliteStore
 from connector_async.store.outbox import PutResult
 
-BATCH = 100
-FULL_FOR = 1.0  # seconds until a message for which there was no room comes again
+AGAIN_IN = 1.0  # seconds until the broker delivers again what could not be put
 
 broker = NatsBroker(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"), logger=None)
 shop = JStream(name="shop", subjects=["shop.*"])
@@ -50,24 +50,27 @@ class ForTheCloud(BaseModel):
     "shop.messages",
     stream=shop,
     durable="connector",
-    pull_sub=PullSub(batch_size=BATCH, batch=True, timeout=0.5),
-    # No more under way than one batch: what the broker delivers again is then not overtaken by what came after it.
-    config=ConsumerConfig(ack_wait=30, max_ack_pending=BATCH),
+    # One at a time: so a message that comes again is not overtaken by the next one of its consumer.
+    pull_sub=PullSub(batch_size=1),
+    config=ConsumerConfig(ack_wait=float(os.environ.get("ACK_WAIT", "30")), max_ack_pending=1),
     ack_policy=AckPolicy.NACK_ON_ERROR,
 )
-async def take_in(published: list[Any], pump: Annotated[Pump, Context()]) -> None:
-    """One write for the whole batch; acknowledged by returning, and not before `put` has returned."""
-    messages = []
-    for body in published:
-        try:
-            message = ForTheCloud.model_validate(body)
-            messages.append(PumpMessage(message.id, message.consumer, message.text))
-        except ValueError:  # pydantic's ValidationError is one
-            # It would come for ever: kept where a person can look at it, before it is acknowledged with the rest.
-            await broker.publish(body, "shop.unreadable", stream=shop.name)
-    # KNOWN needs no attention: the broker did not hear our last acknowledgement and has delivered it again.
-    if PutResult.FULL in await pump.put(*messages):
-        raise NackMessage(delay=FULL_FOR)
+async def take_in(body: Any, pump: Annotated[Pump, Context()]) -> None:
+    """Acknowledged by returning, and not before `put` has returned."""
+    try:
+        read = ForTheCloud.model_validate(body)
+        message = PumpMessage(read.id, read.consumer, read.text)
+    except ValueError:  # pydantic's ValidationError is one
+        # It would come for ever: kept where a person can look at it, before it is acknowledged.
+        await broker.publish(body, "shop.unreadable", stream=shop.name)
+        return
+    try:
+        [result] = await pump.put(message)
+    except StoreUnavailable as error:
+        raise NackMessage(delay=AGAIN_IN) from error
+    if result is PutResult.FULL:
+        raise NackMessage(delay=AGAIN_IN)
+    # KNOWN is as good as ADDED: the broker did not hear our last acknowledgement and has delivered it again.
 
 
 @asynccontextmanager

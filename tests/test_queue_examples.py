@@ -15,10 +15,13 @@ import anyio
 import anyio.lowlevel
 import nats
 import pytest
+from faststream.exceptions import NackMessage
 from nats.js import JetStreamContext
 
 from connector_async import RetryPolicy
+from connector_async.errors import StoreUnavailable
 from connector_async.sandbox import Sandbox
+from connector_async.store.outbox import PutResult
 from tests.nats_server import nats_server
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -192,24 +195,44 @@ async def acknowledged(stream: JetStreamContext) -> int:
 
 
 class Watched:
-    """A pump whose `put` is seen from outside: what it returned, and failing after it as often as it is told."""
+    """A pump whose first `put` is held when it has returned, and then fails as if the process had died there."""
 
-    def __init__(self, pump: Any, *, failures: int) -> None:
+    def __init__(self, pump: Any) -> None:
         self._pump = pump
-        self._failures = failures
-        self.returned: list[list[str]] = []
+        self.returned: list[str] = []
         self.is_held = anyio.Event()
         self.let_go = anyio.Event()
 
     async def put(self, *messages: Any) -> Any:
         results = await self._pump.put(*messages)
-        self.is_held.set()
-        await self.let_go.wait()
-        self.returned.append([result.value for result in results])
-        if self._failures:
-            self._failures -= 1
+        self.returned += [result.value for result in results]
+        if not self.is_held.is_set():
+            self.is_held.set()
+            await self.let_go.wait()
             raise ConnectionError("the acknowledgement was lost")
         return results
+
+
+class Unable:
+    """A pump with an outbox that is full, or that cannot be used."""
+
+    def __init__(self, result: PutResult | StoreUnavailable) -> None:
+        self._result = result
+
+    async def put(self, *messages: Any) -> Any:
+        if isinstance(self._result, StoreUnavailable):
+            raise self._result
+        return [self._result for _ in messages]
+
+
+@pytest.mark.requirement("pump:broker")
+@pytest.mark.parametrize("result", [PutResult.FULL, StoreUnavailable("the disk is full")])
+async def test_what_cannot_be_put_stays_with_the_broker_for_a_while(result: PutResult | StoreUnavailable) -> None:
+    """Ours: backpressure goes back to the broker, which does not ask again at once."""
+    order = {"id": "order-1", "consumer": "shopper", "text": "Where is it?"}
+    with pytest.raises(NackMessage) as told:
+        await load("faststream_outbox")["take_in"](order, Unable(result))
+    assert told.value.extra_options == {"delay": 1.0}
 
 
 @pytest.mark.requirement("pump:broker")
@@ -226,7 +249,7 @@ async def test_a_broker_is_acknowledged_after_the_put_and_what_it_delivers_again
                 monkeypatch.setenv(name, value)
             with anyio.fail_after(30):
                 async with example["lifespan"](app.context):
-                    watched = Watched(app.context.get("pump"), failures=1)
+                    watched = Watched(app.context.get("pump"))
                     app.context.set_global("pump", watched)
                     client = await nats.connect(url)
                     stream = client.jetstream()
@@ -243,9 +266,7 @@ async def test_a_broker_is_acknowledged_after_the_put_and_what_it_delivers_again
                     await watched._pump.drained()
                     await broker.stop()
                     await client.close()
-            seen = [result for results in watched.returned for result in results]
-            assert seen.count("added") == 20
-            assert seen.count("known") >= 1, "what was put before the failure came again"
+            assert watched.returned == ["added", "known", *["added"] * 19]
             counts = cloud.ledger.applied_counts("ms.PublishEvent")
             assert counts == {f"order-{number}": 1 for number in range(20)}
 
@@ -263,7 +284,7 @@ async def test_an_app_that_is_killed_loses_nothing_of_what_the_broker_had(tmp_pa
                 for body in orders(range(60)):
                     await stream.publish("shop.messages", body)
                 await client.close()
-                settings = {"NATS_URL": url, "OUTBOX": str(tmp_path / "outbox.db"), "LEASE": "2"}
+                settings = {"NATS_URL": url, "OUTBOX": str(tmp_path / "outbox.db"), "LEASE": "2", "ACK_WAIT": "2"}
                 kill = SignalAt(cloud, signal.SIGKILL, lambda: heard(cloud) >= 20)
                 code, _ = await run("faststream_outbox", cloud=cloud, signals=kill, environ=settings)
                 assert code == -signal.SIGKILL
