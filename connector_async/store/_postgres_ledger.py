@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from connector_async.store._postgres_engine import Database
-from connector_async.store._postgres_outbox import CODES, STATES, delete_empty
+from connector_async.store._postgres_outbox import CODES, STATES
+from connector_async.store._postgres_pruning import delete_empty
 from connector_async.store.outbox import MessageState, OutboxCounts, OutboxEntry, OutboxMessage
 
 __all__ = ["counts", "discard", "exceptions", "find", "forget", "revive"]

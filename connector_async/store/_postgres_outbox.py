@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from connector_async.store._postgres_engine import Database
+from connector_async.store._postgres_pruning import delete_empty, prune_accepted, prune_dead
 from connector_async.store.outbox import Advance, Claim, MessageState, OutboxMessage, PutResult, Settlement
 
-__all__ = ["CODES", "STATES", "advance", "claim", "delete_empty", "lock", "next_due", "put", "release", "renew"]
+__all__ = ["CODES", "STATES", "advance", "claim", "next_due", "put", "release", "renew"]
 
 STATES: Final[dict[int, MessageState]] = dict(enumerate(MessageState))
 """By the number that stands for each in the tables."""
@@ -177,7 +178,7 @@ async def advance(
     max_dead: int,
 ) -> list[Advance]:
     """Settle the heads of lanes that are still their claims', and begin the next ones."""
-    mine = await lock(db, account_id, [claim for claim, _ in settlements])
+    mine = await _lock(db, account_id, [claim for claim, _ in settlements])
     owned = [(claim, settlement) for claim, settlement in settlements if claim.message.consumer in mine]
     if not owned:
         return [Advance(is_settled=False) for _ in settlements]
@@ -200,7 +201,7 @@ def _rests(settlement: Settlement) -> bool:
     return settlement.state is MessageState.WAITING and settlement.retry_in > 0
 
 
-async def lock(db: Database, account_id: str, claims: Iterable[Claim]) -> set[str]:
+async def _lock(db: Database, account_id: str, claims: Iterable[Claim]) -> set[str]:
     """Lock the lanes of claims until the transaction ends; those that are still in the hands of their claims."""
     fences = {claim.message.consumer: (claim.owner, claim.fence) for claim in claims}
     rows = await db.execute(
@@ -256,9 +257,9 @@ async def _settle(
         ),
     )
     accepted = [number for (number,) in await rows.fetchall() if number is not None]
-    await _prune_accepted(db, accepted, max_settled)
+    await prune_accepted(db, accepted, max_settled)
     if exceptions:
-        await _prune_dead(db, account_id, max_dead)
+        await prune_dead(db, account_id, max_dead)
 
 
 async def _exception_numbers(db: Database, account_id: str, ids: Sequence[str]) -> dict[str, int]:
@@ -275,49 +276,6 @@ async def _exception_numbers(db: Database, account_id: str, ids: Sequence[str]) 
     )
     (last,) = await rows.fetchone() or (len(ids),)
     return {message_id: last - len(ids) + place for place, message_id in enumerate(ids, 1)}
-
-
-async def _prune_accepted(db: Database, numbers: Sequence[int], bound: int) -> None:
-    """Drop accepted messages beyond the bound; their number stays. Not each time: the count is one row for all."""
-    step = max(1, bound // 1000)
-    if not any(number % step == 0 for number in numbers):
-        return
-    await db.execute(
-        """
-        WITH old AS (
-            DELETE FROM messages WHERE seq = ANY(ARRAY(
-                SELECT seq FROM messages WHERE accepted_number <= %s ORDER BY seq FOR UPDATE SKIP LOCKED
-            )) RETURNING account_id, maybe_duplicate
-        )
-        INSERT INTO pruned AS known
-        SELECT account_id, 2, maybe_duplicate, count(*) FROM old GROUP BY 1, 3 ORDER BY 1, 3
-        ON CONFLICT (account_id, state, maybe_duplicate) DO UPDATE SET number = known.number + excluded.number
-        """,
-        (max(numbers) - bound,),
-    )
-
-
-async def _prune_dead(db: Database, account_id: str, bound: int) -> None:
-    """Drop the oldest of those that ended otherwise, beyond the bound; lanes that they held go on."""
-    rows = await db.execute(
-        """
-        WITH old AS (
-            DELETE FROM messages WHERE seq = ANY(ARRAY(
-                SELECT seq FROM messages WHERE account_id = %(account_id)s AND exception_number IS NOT NULL
-                AND state > 2 ORDER BY exception_number DESC OFFSET %(bound)s
-            )) RETURNING id, lane, state, maybe_duplicate
-        ), counted AS (
-            INSERT INTO pruned AS known
-            SELECT %(account_id)s, state, maybe_duplicate, count(*) FROM old GROUP BY 2, 3 ORDER BY 2, 3
-            ON CONFLICT (account_id, state, maybe_duplicate) DO UPDATE SET number = known.number + excluded.number
-        )
-        UPDATE lanes SET held_by = NULL, free_at = seconds() FROM old
-        WHERE account_id = %(account_id)s AND lanes.lane = old.lane AND held_by = old.id
-        RETURNING lanes.lane
-        """,
-        {"account_id": account_id, "bound": bound},
-    )
-    await delete_empty(db, account_id, {lane for (lane,) in await rows.fetchall()})
 
 
 async def _hand_on(
@@ -350,21 +308,6 @@ async def _hand_on(
     )
 
 
-async def delete_empty(db: Database, account_id: str, lanes: Iterable[str]) -> None:
-    """Drop lanes, of those that this transaction has locked, in which nothing is left to do."""
-    names = list(lanes)
-    if names:
-        await db.execute(
-            """
-            DELETE FROM lanes WHERE account_id = %s AND lane = ANY(%s) AND held_by IS NULL AND NOT EXISTS (
-                SELECT 1 FROM messages
-                WHERE messages.account_id = lanes.account_id AND messages.lane = lanes.lane AND state < 2
-            )
-            """,
-            (account_id, names),
-        )
-
-
 async def renew(db: Database, account_id: str, *, owner: str, lease: float) -> frozenset[str]:
     """Extend the leases of an owner; its lanes."""
     await db.execute(
@@ -379,7 +322,7 @@ async def renew(db: Database, account_id: str, *, owner: str, lease: float) -> f
 
 async def release(db: Database, account_id: str, claims: Sequence[Claim]) -> int:
     """Give lanes back, their heads as they were before they were claimed."""
-    mine = await lock(db, account_id, claims)
+    mine = await _lock(db, account_id, claims)
     heads = [claim for claim in claims if claim.message.consumer in mine]
     await db.execute(
         """
