@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -53,15 +53,9 @@ class _Head:
     number: int
     lane_head: int
     is_doubtful: bool
-
-    @property
-    def is_exception(self) -> bool:
-        state = self.settlement.state
-        return state.is_final and (state is not MessageState.ACCEPTED or self.is_doubtful)
-
-    @property
-    def rests(self) -> bool:
-        return self.settlement.state is MessageState.WAITING and self.settlement.retry_in > 0
+    is_final: bool
+    is_accepted: bool
+    is_exception: bool
 
 
 def put(
@@ -72,6 +66,7 @@ def put(
         "SELECT coalesce(sum(number), 0) FROM outbox_tallies WHERE account_id = ? AND state < 2", (account_id,)
     ).fetchone()
     room = max_waiting - unsettled
+    cursor = db.cursor()
     heads: dict[str, int] = {}
     results: list[PutResult] = []
     added = 0
@@ -79,14 +74,14 @@ def put(
         if added >= room:
             results.append(_refused(db, account_id, message.id))
             continue
-        done = db.execute(
+        cursor.execute(
             "INSERT INTO messages (account_id, id, lane, body, request_id, opening, put_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (account_id, message.id, message.consumer, message.body, message.request_id, message.opening, now),
         )
-        if done.rowcount == 1:
+        if cursor.rowcount == 1:
             added += 1
-            heads.setdefault(message.consumer, done.lastrowid or 0)
+            heads.setdefault(message.consumer, cursor.lastrowid or 0)
             results.append(PutResult.ADDED)
         else:
             results.append(PutResult.KNOWN)
@@ -159,11 +154,11 @@ def advance(
     max_dead: int,
 ) -> list[Advance]:
     """Settle heads that are still their claims', and begin the next ones."""
-    owned = [_owned(db, account_id, *one) for one in settlements]
+    owned = _owned(db, account_id, settlements)
     heads = [head for head in owned if head is not None]
     _settle(db, account_id, heads, now=now)
     begun = _hand_on(db, account_id, heads, now=now, lease=lease)
-    if any(head.settlement.state is MessageState.ACCEPTED for head in heads):
+    if any(head.is_accepted for head in heads):
         _prune(db, len(heads), max_settled)
     if any(head.is_exception for head in heads):
         _bury(db, account_id, max_dead, now=now)
@@ -173,23 +168,34 @@ def advance(
     ]
 
 
-def _owned(db: sqlite3.Connection, account_id: str, claim: Claim, settlement: Settlement) -> _Head | None:
-    message = claim.message
-    row = db.execute(_OWNED, (account_id, message.consumer, claim.owner, claim.fence, message.id)).fetchone()
-    if row is None:
-        return None
-    number, lane_head, doubtful = row
-    return _Head(claim, settlement, number, lane_head, settlement.maybe_duplicate or bool(doubtful))
+def _owned(
+    db: sqlite3.Connection, account_id: str, settlements: Iterable[tuple[Claim, Settlement]]
+) -> list[_Head | None]:
+    """The heads that are still in the hands of their claims."""
+    cursor = db.cursor()
+    owned: list[_Head | None] = []
+    for claim, settlement in settlements:
+        message, state = claim.message, settlement.state
+        row = cursor.execute(_OWNED, (account_id, message.consumer, claim.owner, claim.fence, message.id)).fetchone()
+        if row is None:
+            owned.append(None)
+            continue
+        number, lane_head, was_doubtful = row
+        is_doubtful = settlement.maybe_duplicate or bool(was_doubtful)
+        is_final, is_accepted = state.is_final, state is MessageState.ACCEPTED
+        is_exception = is_final and (is_doubtful or not is_accepted)
+        owned.append(_Head(claim, settlement, number, lane_head, is_doubtful, is_final, is_accepted, is_exception))
+    return owned
 
 
 def _settle(db: sqlite3.Connection, account_id: str, heads: Sequence[_Head], *, now: float) -> None:
     exception = _first(db, "exception", sum(head.is_exception for head in heads))
-    accepted = _first(db, "accepted", sum(head.settlement.state is MessageState.ACCEPTED for head in heads))
+    accepted = _first(db, "accepted", sum(head.is_accepted for head in heads))
     changes: Tally = Counter()
     accepts: list[tuple[Any, ...]] = []
     others: list[tuple[Any, ...]] = []
     for head in heads:
-        settlement, is_final = head.settlement, head.settlement.state.is_final
+        settlement = head.settlement
         values = (
             CODES[settlement.state],
             settlement.attempts,
@@ -198,15 +204,15 @@ def _settle(db: sqlite3.Connection, account_id: str, heads: Sequence[_Head], *, 
             settlement.reason,
             head.is_doubtful,
             exception if head.is_exception else None,
-            now if is_final else None,
+            now if head.is_final else None,
         )
         exception += head.is_exception
-        if settlement.state is MessageState.ACCEPTED:
+        if head.is_accepted:
             accepts.append((*values, accepted, head.number))
             accepted += 1
         else:
             others.append((*values, head.number))
-        changes[values[0], is_final and head.is_doubtful] += 1
+        changes[values[0], head.is_final and head.is_doubtful] += 1
     changes[_BEGUN] -= len(heads)
     db.executemany(_ACCEPT, accepts)
     db.executemany(_SETTLE, others)
@@ -221,15 +227,16 @@ def _hand_on(
     numbers: list[int] = []
     given_back: list[tuple[Any, ...]] = []
     ended: list[tuple[str, str]] = []
+    cursor = db.cursor()
     for head in heads:
         lane = head.claim.message.consumer
-        row = db.execute(_HEAD, (account_id, lane, head.lane_head)).fetchone()
+        row = cursor.execute(_HEAD, (account_id, lane, head.lane_head)).fetchone()
         following = None if row is None else row[0]
         if head.settlement.holds_lane:
             given_back.append((None, head.claim.message.id, following, account_id, lane))
         elif row is None:
             ended.append((account_id, lane))
-        elif head.rests:
+        elif not head.is_final and head.settlement.retry_in > 0:
             given_back.append((now + head.settlement.retry_in, None, following, account_id, lane))
         else:
             begun[head.number] = _claim(account_id, head.claim.owner, head.claim.fence, row)
@@ -293,7 +300,7 @@ def renew(db: sqlite3.Connection, account_id: str, *, owner: str, until: float) 
 def release(db: sqlite3.Connection, account_id: str, claims: Sequence[Claim], *, now: float) -> int:
     """Give lanes back as if they had never been claimed."""
     nothing_told = Settlement(state=MessageState.WAITING)
-    owned = [_owned(db, account_id, one, nothing_told) for one in claims]
+    owned = _owned(db, account_id, ((one, nothing_told) for one in claims))
     heads = [head for head in owned if head is not None]
     # What an earlier owner began stays begun: it may have been sent by that one.
     fresh = [head for head in heads if not head.claim.was_begun]
