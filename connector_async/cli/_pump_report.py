@@ -139,6 +139,9 @@ class Results:
     def __exit__(self, *_error: object) -> None:
         self._file.close()
 
+    def __contains__(self, message_id: str) -> bool:
+        return message_id in self._told
+
     def add(self, claim: Claim, settlement: Settlement) -> None:
         """An end that has just been written down."""
         self._write(claim.message.id, settlement)

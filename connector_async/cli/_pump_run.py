@@ -176,10 +176,12 @@ class PumpRun:
 
     async def _make_up_for(self, known: Sequence[PumpMessage]) -> None:
         """Results that an earlier run could not write any more."""
-        for message in known if self._results is not None else ():
-            entry = await self._outbox.find(self._session.account_id, message.id)
-            if entry is not None and self._results is not None:
-                self._results.add_entry(entry)
+        results = self._results
+        for message in known if results is not None else ():
+            if results is not None and message.id not in results:
+                entry = await self._outbox.find(self._session.account_id, message.id)
+                if entry is not None:
+                    results.add_entry(entry)
 
     # Telling
 

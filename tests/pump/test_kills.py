@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import random
 import signal
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from connector_async.cli._audit import read_ledger
 from connector_async.cli._sandbox_process import SandboxAddress, sandbox_process
 from tests.pump.command import Job, Run
+from tests.pump.crashing import POINTS
+from tests.store.postgres_server import PostgresServer, postgres_server
+
+__all__ = ["postgres_server"]
 
 pytest.importorskip("starlette", reason="the sandbox needs its extra")
 
@@ -57,6 +65,15 @@ def test_p1_a_pump_that_is_killed_again_and_again_loses_nothing(
 ) -> None:
     """Our fault tables, P1: SIGKILL 80 to 200 ms after each run's first message; 200 kills with `-m soak`."""
     _kill_and_finish(Job(tmp_path, _sqlite(tmp_path), sandbox), kills)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.soak)])
+def test_p1_neither_does_one_on_postgresql(
+    kills: int, tmp_path: Path, sandbox: SandboxAddress, postgres_server: PostgresServer
+) -> None:
+    """The server lives on; what is killed is the pump."""
+    url = f"postgresql://postgres@/postgres?host={postgres_server.folder}"
+    _kill_and_finish(Job(tmp_path, url, sandbox), kills)
 
 
 def _pause(late: Run, job: Job) -> None:
@@ -129,3 +146,63 @@ def test_p6_a_signal_stops_the_pump_and_loses_nothing(
     assert last.code == 0, last
     counted = job.check()
     assert counted["doubled"] <= (rounds * IN_FLIGHT if len(signals) > 1 else 0)
+
+
+def _crashing(job: Job, messages: list[dict[str, str]], point: str | None) -> subprocess.CompletedProcess[str]:
+    address = job.sandbox
+    asked = {
+        "outbox": str(job.database),
+        "account_id": address.account_id,
+        "client_id": address.client_id,
+        "client_secret": address.client_secret,
+        "domain_api": address.domain_api,
+        "messages": messages,
+        "point": point,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "tests.pump.crashing"],
+        input=json.dumps(asked) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("point", POINTS)
+def test_p2_a_crash_at_a_named_point_doubles_only_what_it_must(
+    point: str, rounds: int, tmp_path: Path, sandbox: SandboxAddress
+) -> None:
+    """Our fault tables, P2: only what was sent and not marked is sent twice, as its second attempt, and says so."""
+    job = Job(tmp_path, _sqlite(tmp_path), sandbox)
+    warm = [{"id": f"c{consumer}-hello", "consumer": f"c{consumer}"} for consumer in range(3)]
+    assert _crashing(job, warm, None).returncode == 0
+    for number in range(rounds):
+        messages = [{"id": f"{number}-{n}", "consumer": f"c{n % 3}"} for n in range(6)]
+        crashed = _crashing(job, messages, point)
+        assert crashed.returncode == -signal.SIGKILL, crashed.stderr
+        before = _applied(sandbox)
+        finished = _crashing(job, messages, None)
+        assert finished.returncode == 0, finished.stderr
+        report = json.loads(finished.stdout)
+        after = _applied(sandbox)
+        assert report["put"] == ["known"] * 6
+        ids = [one["id"] for one in messages]
+        assert all(after[message_id] >= 1 for message_id in ids)
+        doubled = {message_id for message_id in ids if after[message_id] > 1}
+        reported = {message_id for message_id, (_, _, maybe) in report["told"].items() if maybe}
+        assert {state for state, _, _ in report["told"].values()} == {"accepted"}
+        assert all(report["told"][message_id][1] == 2 for message_id in reported)
+        # What was sent by then and is not marked, and nothing else.
+        assert doubled == {message_id for message_id in report["told"] if before[message_id]}
+        assert doubled <= reported
+        marked = set(ids) - report["told"].keys()
+        assert bool(marked) == (point == "after mark")
+        assert bool(doubled) or point != "before mark"
+
+
+def _applied(sandbox: SandboxAddress) -> Counter[str]:
+    entries, _ = read_ledger(sandbox.url)
+    return Counter(one["request_id"] for one in entries if one["type"] == "ms.PublishEvent" and one["applied"])
