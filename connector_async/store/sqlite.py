@@ -34,18 +34,20 @@ _CONVERSATION_COLUMNS = "conversation_id, ext_consumer_id, client_properties, op
 
 @attrs.define(eq=False)
 class SqliteStore:
-    """Consumers, conversations, seen notifications and the durable inbox of the webhooks in one file.
+    """Consumers, conversations, the durable inbox of the webhooks and the outbox in one file.
 
-    The file is opened at first use, in a thread, and made readable by its owner only: it holds consumer tokens.
+    The file is opened at first use, in a thread, and made readable by its owner only: it holds what people wrote.
     Several processes of one machine may share it; a network file system is no place for it. Used by one event loop
     at a time.
 
     Args:
         path: The file; made when it is not there, migrated when it is older than this package.
-        max_entries: How many consumers, conversations, seen keys and handled deliveries are remembered at most, each,
-            over all accounts; those put longest ago go first.
-        max_waiting: How many deliveries of one account may wait to be handled.
-        max_dead: How many deliveries that were given up are kept for each account.
+        max_entries: How many consumers, conversations, seen keys, receipts, handled deliveries and accepted messages
+            are remembered at most, each, over all accounts; those put longest ago go first. Of accepted messages up
+            to a thousandth more may be there.
+        max_waiting: How many deliveries, and how many messages, of one account may wait.
+        max_dead: How many deliveries that were given up are kept for each account, and how many messages that ended
+            other than accepted.
         busy_timeout: Seconds to wait for another process that is writing.
         tokens: How tokens are written down: `SealedTokens(key)`, or `PlaintextTokens()` by name. None: not at all;
             they are fetched again after a restart, and each process has an AppJWT of its own.
@@ -174,8 +176,10 @@ class SqliteStore:
         return SharedToken(value=value, seconds=found[1]) if value else None
 
     async def put_app_token(self, account_id: str, name: str, *, value: str, seconds: float, fence: int) -> bool:
-        """Keep a token; False when one was put under a later lease."""
-        token = "" if self.tokens is None else self.tokens.seal(app_identity(account_id, name), value)
+        """Keep a token; False when one was put under a later lease, or this store writes no tokens."""
+        if self.tokens is None:
+            return False
+        token = self.tokens.seal(app_identity(account_id, name), value)
         return await self._engine.write(
             partial(
                 sharing.put_token,
