@@ -41,7 +41,7 @@ def _sqlite(folder: Path) -> str:
 def _kill_and_finish(job: Job, kills: int) -> dict[str, int]:
     chance = random.Random(kills)
     # Slow enough that the work outlasts the kills.
-    job.fill(consumers=200, messages=40 * kills)
+    job.fill(consumers=200, messages=60 * kills)
     done = 0
     while done < kills and job.kill_once(chance, *OPTIONS, "--rate", "250"):
         done += 1
