@@ -12,6 +12,7 @@ or Redis the broker's class and the subscriber's options change, the handler doe
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -34,7 +35,7 @@ from connector_async.store.outbox import PutResult
 
 AGAIN_IN = 1.0  # seconds until the broker delivers again what could not be put
 
-broker = NatsBroker(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"), logger=None)
+broker = NatsBroker(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"), log_level=logging.DEBUG)
 shop = JStream(name="shop", subjects=["shop.*"])
 
 
@@ -92,7 +93,7 @@ async def lifespan(context: ContextRepo) -> AsyncIterator[None]:
         print(f"accepted {(await pump.report()).counts.accepted}")
 
 
-app = FastStream(broker, lifespan=lifespan, logger=None)
+app = FastStream(broker, lifespan=lifespan)
 
 
 async def try_it() -> None:
