@@ -12,15 +12,17 @@ import anyio.lowlevel
 from connector_async._concurrency import Clock
 from connector_async.errors import StoreUnavailable
 from connector_async.pump._keeper import Pauses
-from connector_async.pump._messages import PumpMessage
-from connector_async.store.outbox import PutResult
+from connector_async.pump._messages import PumpMessage, to_outbox
+from connector_async.store.outbox import OutboxMessage, PutResult
 
 __all__ = ["Feeder"]
 
 logger = logging.getLogger("connector_async.pump")
 
 _BATCH = 500  # messages in memory between the source and the outbox
-_FULL_PAUSE = 0.05  # seconds between looks whether a full outbox has room again
+_FULL_PAUSE = 0.05  # seconds until the next look whether a full outbox has room again; doubled each time
+_LONGEST_PAUSE = 1.0
+_LEAST_TRY = 16  # messages for such a look
 
 
 class Feeder:
@@ -33,7 +35,7 @@ class Feeder:
 
     def __init__(
         self,
-        put: Callable[..., Awaitable[list[PutResult]]],
+        put: Callable[[list[OutboxMessage]], Awaitable[list[PutResult]]],
         clock: Clock,
         *,
         stopping: anyio.Event,
@@ -98,20 +100,25 @@ class Feeder:
         await self._stopping.wait()
         self._news.settle()
 
-    async def _put_all(self, batch: list[PumpMessage]) -> None:
-        pauses = Pauses()
+    async def _put_all(self, messages: list[PumpMessage]) -> None:
+        batch = [to_outbox(message) for message in messages]
+        pauses = Pauses(first=_FULL_PAUSE, longest=_LONGEST_PAUSE)
+        at_once = len(batch)
         while batch and not self._stopping.is_set():
             try:
-                results = await self._put(*batch)
+                results = await self._put(batch[:at_once])
             except StoreUnavailable:
                 await pauses.wait()
                 continue
-            pauses.reset()
-            self._added += sum(result is PutResult.ADDED for result in results)
             # From the first that found no room: those behind it may be of the same consumer.
             full = next((place for place, result in enumerate(results) if result is PutResult.FULL), len(results))
+            self._added += sum(result is PutResult.ADDED for result in results[:full])
             batch = batch[full:]
-            if batch:
-                await anyio.sleep(_FULL_PAUSE)
+            if full:
+                pauses.reset()
+            if full < len(results):
+                # What has room now is about what had room before: more would be written out for nothing.
+                at_once = max(_LEAST_TRY, 2 * full)
+                await pauses.wait()
             else:
                 await anyio.lowlevel.checkpoint()

@@ -63,16 +63,17 @@ class Keeper:
 class Pauses:
     """Seconds between calls that fail, growing."""
 
-    __slots__ = ("_next",)
+    __slots__ = ("_first", "_longest", "_next")
 
-    def __init__(self) -> None:
-        self._next = _FIRST_PAUSE
+    def __init__(self, *, first: float = _FIRST_PAUSE, longest: float = _LONGEST_PAUSE) -> None:
+        self._first = self._next = first
+        self._longest = longest
 
     def reset(self) -> None:
         """The last call did not fail."""
-        self._next = _FIRST_PAUSE
+        self._next = self._first
 
     async def wait(self) -> None:
         """Let some time pass before the next try."""
-        pause, self._next = self._next, min(2 * self._next, _LONGEST_PAUSE)
+        pause, self._next = self._next, min(2 * self._next, self._longest)
         await anyio.sleep(pause)

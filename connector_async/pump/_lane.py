@@ -97,7 +97,12 @@ class Lanes:
     def take(self, claim: Claim, lease_ends: float) -> Lane | None:
         """Take note of a claim; None if it was given back at once."""
         self._keeper.counters.claimed += 1
-        if self.refusing:
+        mine = self._lanes.get(claim.message.consumer)
+        is_sending = mine is not None and mine.is_sending
+        if mine is not None and is_sending:
+            # Our own lease has run out, in a process that was paused, say: first the message under way has to end.
+            mine.cut()
+        if is_sending or self.refusing:
             self._settler.give_back(claim)
             return None
         lane = self._lanes[claim.message.consumer] = Lane(claim, lease_ends)

@@ -26,7 +26,7 @@ from connector_async.pump._policy import PumpPolicy
 from connector_async.pump._report import Counters, PumpReport, PumpStats
 from connector_async.pump._settler import OnSettled, Settler
 from connector_async.session import ConnectorSession
-from connector_async.store.outbox import Outbox, OutboxCounts, OutboxStore, PutResult
+from connector_async.store.outbox import Outbox, OutboxCounts, OutboxMessage, OutboxStore, PutResult
 
 __all__ = ["Pump"]
 
@@ -195,8 +195,10 @@ class Pump:
             StoreUnavailable: None was written down.
             LocalProtocolError: One cannot be written as JSON; none was written down.
         """
-        keeper = self._keeper
-        results = await keeper.outbox.put(keeper.account_id, [to_outbox(message) for message in messages])
+        return await self._put([to_outbox(message) for message in messages])
+
+    async def _put(self, messages: list[OutboxMessage]) -> list[PutResult]:
+        results = await self._keeper.outbox.put(self._keeper.account_id, messages)
         added = sum(result is PutResult.ADDED for result in results)
         if added:
             self._counters.put += added
@@ -214,7 +216,7 @@ class Pump:
             How many were added; the others were known already.
         """
         parts = self._entered()
-        return await Feeder(self.put, parts.clock, stopping=self._stopping).feed(messages)
+        return await Feeder(self._put, parts.clock, stopping=self._stopping).feed(messages)
 
     async def drained(self) -> None:
         """Return when nothing in the outbox is unsettled, save what a dead message holds; or the pump has stopped.

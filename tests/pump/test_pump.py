@@ -10,6 +10,7 @@ import pytest
 from connector_async import ContentEvent, MemoryStore, Opening, RetryPolicy, SetUserProfile
 from connector_async.errors import ConfigurationError, StoreUnavailable
 from connector_async.pump import Pump, PumpMessage, PumpPolicy
+from connector_async.sandbox import Sandbox
 from connector_async.store.base import ConversationRecord
 from connector_async.store.outbox import Claim, MessageState, PutResult, Settlement
 from connector_async.transport.base import Answer
@@ -471,3 +472,20 @@ async def test_an_outbox_can_be_given_by_itself() -> None:
             await pump.put(message(1))
             await pump.drained()
     assert outbox.calls["advance"] == 1
+
+
+async def test_every_message_that_the_sandbox_took_is_accounted_for() -> None:
+    """Against the cloud in a box, in bad weather: its ledger knows what really arrived."""
+    store = new_store()
+    async with Sandbox(in_process=True) as cloud, cloud.session(store=store) as session:
+        for _ in range(5):
+            cloud.fail_next(status=503)
+        with anyio.fail_after(600):
+            async with Pump(session, store) as pump:
+                await pump.feed([message(n, f"consumer-{c}") for n in range(5) for c in range(10)])
+                await pump.drained()
+                counts = (await pump.report()).counts
+        landed = cloud.ledger.applied_counts("ms.PublishEvent")
+    assert counts.accepted == 50
+    assert set(landed) == {f"consumer-{c}-{n}" for n in range(5) for c in range(10)}
+    assert landed.total() - 50 <= counts.maybe_duplicate
