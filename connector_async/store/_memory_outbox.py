@@ -55,6 +55,11 @@ class _Lane:
     held_by: str | None = None
     """The id of a final message that the others wait behind."""
 
+    @property
+    def first(self) -> _Entry:
+        """The one to go next: one that was revived while another was under way stands behind that one."""
+        return min(self.entries[:2])
+
 
 @attrs.define(eq=False)
 class MemoryOutbox:
@@ -110,7 +115,7 @@ class MemoryOutbox:
         """Take up to `limit` lanes that are free and due, longest due first."""
         now = self.wall()
         free = [
-            (lane.free_at, lane.entries[0].number, lane)
+            (lane.free_at, lane.first.number, lane)
             for (whose, _), lane in self._lanes.items()
             if whose == account_id and lane.entries and lane.held_by is None and lane.free_at <= now
         ]
@@ -124,7 +129,9 @@ class MemoryOutbox:
 
     @staticmethod
     def _begin(account_id: str, lane: _Lane) -> Claim:
-        head = lane.entries[0]
+        head = lane.first
+        if head is not lane.entries[0]:
+            lane.entries.sort()
         was_begun = head.state is MessageState.BEGUN
         head.state = MessageState.BEGUN
         head.maybe_duplicate = head.maybe_duplicate or was_begun
