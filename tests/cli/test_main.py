@@ -37,7 +37,7 @@ def test_without_a_command_the_use_is_wrong(capsys: pytest.CaptureFixture[str]) 
     ("words", "told"),
     [
         (["dmeo"], "unknown command 'dmeo'; did you mean demo?"),
-        (["xyzzy"], "unknown command 'xyzzy'; there is demo, manifest, sandbox"),
+        (["xyzzy"], "unknown command 'xyzzy'; there is demo, manifest, pump, sandbox"),
         (["demo", "--consumer", "5"], "unknown option --consumer; did you mean --consumers?"),
         (["demo", "--cnsumers=5"], "did you mean --consumers?"),
         (["demo", "--xyzzy"], "unknown option --xyzzy; there is -h, --help, --consumers"),
