@@ -28,6 +28,7 @@ __all__ = ["PumpRun", "Settings", "StoppedAtOnce"]
 
 _FULL_PAUSE = 0.1
 _UNAVAILABLE_PAUSE = 1.0
+_MAX_OPENINGS = 5  # about 15 s of pauses
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -65,7 +66,8 @@ class PumpRun:
         self._pump = Pump(
             session,
             outbox,
-            policy=PumpPolicy(unknown=settings.unknown),
+            # No webhook can name here a conversation that another process opened and did not live to remember.
+            policy=PumpPolicy(unknown=settings.unknown, max_openings=_MAX_OPENINGS),
             concurrency=settings.concurrency,
             lease=settings.lease,
             on_settled=None if self._results is None else self._settled,

@@ -54,6 +54,8 @@ class PumpPolicy:
             is refused.
         max_attempts: Give a message up after it was sent this often; None for never. What never reaches the cloud
             costs no attempt.
+        max_openings: Give a message up, NOT_SENT, after the cloud has said this often in a row that its consumer has an
+            open conversation, and nobody here could name it (a webhook does); None for never.
         first_backoff: Seconds until a message that was not accepted is sent again; doubled each time.
         longest_backoff: Seconds that they never exceed, unless the cloud says more.
         timeout: Seconds for opening a conversation, and for sending a message.
@@ -68,6 +70,7 @@ class PumpPolicy:
     )
     reopen: bool = True
     max_attempts: int | None = attrs.field(default=None, validator=_above_zero)
+    max_openings: int | None = attrs.field(default=None, validator=_above_zero)
     first_backoff: float = attrs.field(default=1.0, validator=_above_zero)
     longest_backoff: float = attrs.field(default=60.0, validator=_above_zero)
     timeout: float = attrs.field(default=60.0, validator=_above_zero)
@@ -111,6 +114,8 @@ def judge(claim: Claim, outcome: Outcome[Any], policy: PumpPolicy, *, failures: 
     maybe = in_doubt(claim) or unclear
     attempts = _attempts(claim, outcome)
     given_up = policy.max_attempts is not None and attempts >= policy.max_attempts
+    if isinstance(outcome.error, ConversationAlreadyOpen) and policy.max_openings is not None:
+        given_up = given_up or failures + 1 >= policy.max_openings
     refused = _is_refusal(outcome.error, policy)
     if refused or given_up or (unclear and policy.unknown == "leave"):
         state = MessageState.UNKNOWN if maybe else MessageState.REFUSED if refused else MessageState.NOT_SENT

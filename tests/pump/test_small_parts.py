@@ -108,6 +108,14 @@ def test_each_outcome_has_its_end(
     assert type(error).__name__ in (end.reason or "")
 
 
+def test_a_conversation_that_nobody_can_name_is_given_up_where_nothing_will() -> None:
+    """A pump without webhooks would ask for ever after a crash between opening and remembering."""
+    outcome = _outcome(NOT_SENT, ConversationAlreadyOpen("open", attempts=SENT), conversation=None)
+    policy = PumpPolicy(max_openings=3)
+    assert [judge(_claim(), outcome, policy, failures=number).state for number in range(4)] == [W, W, N, N]
+    assert judge(_claim(), outcome, PumpPolicy(), failures=1_000).state is W
+
+
 def test_what_was_accepted_after_a_doubt_may_be_doubled() -> None:
     assert not judge(_claim(), _accepted(), PumpPolicy()).maybe_duplicate
     assert judge(_claim(), _accepted(maybe=True), PumpPolicy()).maybe_duplicate
