@@ -54,8 +54,8 @@ class PumpPolicy:
             is refused.
         max_attempts: Give a message up after it was sent this often; None for never. What never reaches the cloud
             costs no attempt.
-        max_openings: Give a message up, NOT_SENT, after the cloud has said this often in a row that its consumer has an
-            open conversation, and nobody here could name it (a webhook does); None for never.
+        max_openings: Give a message up, NOT_SENT, after the cloud has said this often in a row that its consumer has
+            an open conversation, and nobody here could name it (a webhook does); None for never.
         first_backoff: Seconds until a message that was not accepted is sent again; doubled each time.
         longest_backoff: Seconds that they never exceed, unless the cloud says more.
         timeout: Seconds for opening a conversation, and for sending a message.
