@@ -26,7 +26,7 @@ def _loaded_after(statement: str) -> set[str]:
 
 def test_the_package_alone_loads_no_other_library() -> None:
     """Design, section 7: a program must not wait for what it does not use."""
-    loaded = _loaded_after("import connector_async")
+    loaded = _loaded_after("import connector_async") - _loaded_after("pass")  # a tracer loads some of its own
     assert loaded & {"asyncio", "attrs", "cattrs", "httpx", "orjson", "anyio", "jwt", "sqlite3"} == set()
 
 
