@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -81,6 +82,8 @@ def _pause(late: Run, job: Job) -> None:
     while True:
         assert not late.wait(0.1)
         late.process.send_signal(signal.SIGSTOP)
+        # All its threads have stopped only now; until then one of them may still take the lock.
+        os.waitid(os.P_PID, late.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         if job.is_writable():
             return
         late.process.send_signal(signal.SIGCONT)
