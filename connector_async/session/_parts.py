@@ -84,17 +84,9 @@ def assemble(
     jitter = random.Random().random  # noqa: S311 - spreads retries, keeps no secret
     flights = SingleFlight(task_group, clock, lambda: SessionClosed("the session closed while it waited"))
     domains = Domains(account_id, settings.domains, clock=clock, client=transport.client, flights=flights)
-    source = AppTokenSource(
-        account_id,
-        settings.credentials,
-        transport=transport,
-        resolve=domains.resolve,
-        now=clock.time,
-        suspect=domains.suspect,
-    )
+    source = _token_source(settings, transport, domains, clock)
     # Nobody else looks into a store that the session made for itself.
-    share = None if owns_store else store
-    fetch = _token_fetch(settings, source, share, clock)
+    fetch = _token_fetch(settings, source, None if owns_store else store, clock)
     keeper = TokenKeeper(fetch, clock=clock, random=jitter, settings=settings.tokens, hooks=hooks)
     consumers = ConsumerTokens(
         account_id,
@@ -107,12 +99,11 @@ def assemble(
         max_cached=limits.max_cached_consumers,
         suspect=domains.suspect,
     )
-    authorizer = Authorizer(account_id, domains=domains, keeper=keeper, consumers=consumers)
     engine = Engine(
         _engine_settings(settings),
         transport=transport,
         clock=clock,
-        authorizer=authorizer,
+        authorizer=Authorizer(account_id, domains=domains, keeper=keeper, consumers=consumers),
         hooks=hooks,
         random=jitter,
         wall=time.time,
@@ -131,13 +122,6 @@ def assemble(
         resolve=domains.resolve,
         receipts=ReceiptBook(account_id, store),
     )
-    outbound = Outbound(
-        task_group=task_group,
-        clock=clock,
-        find=find_consumer,
-        max_workers=_WORKERS_PER_WIDTH * limits.max_in_flight,
-        max_queue=limits.max_queue,
-    )
     return Parts(
         task_group=task_group,
         clock=clock,
@@ -148,7 +132,30 @@ def assemble(
         consumers=consumers,
         engine=engine,
         desk=desk,
-        outbound=outbound,
+        outbound=_outbound(limits, task_group, clock, find_consumer),
+    )
+
+
+def _outbound(
+    limits: SessionLimits, task_group: TaskGroup, clock: Clock, find: Callable[[str], Consumer]
+) -> Outbound:
+    return Outbound(
+        task_group=task_group,
+        clock=clock,
+        find=find,
+        max_workers=_WORKERS_PER_WIDTH * limits.max_in_flight,
+        max_queue=limits.max_queue,
+    )
+
+
+def _token_source(settings: Settings, transport: Transport, domains: Domains, clock: Clock) -> AppTokenSource:
+    return AppTokenSource(
+        settings.account_id,
+        settings.credentials,
+        transport=transport,
+        resolve=domains.resolve,
+        now=clock.time,
+        suspect=domains.suspect,
     )
 
 

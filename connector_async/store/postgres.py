@@ -14,6 +14,7 @@ from connector_async.store import _postgres_records as records
 from connector_async.store import _postgres_tokens as app_tokens
 from connector_async.store._postgres_engine import PostgresEngine
 from connector_async.store._postgres_schema import MIGRATIONS
+from connector_async.store._token_records import app_identity, opened, sealed
 from connector_async.store.base import (
     Admission,
     ConsumerRecord,
@@ -98,22 +99,22 @@ class PostgresStore:
 
     async def put_consumer(self, record: ConsumerRecord) -> None:
         """Keep a consumer."""
-        token = self._sealed(_identity(record.account_id, record.ext_consumer_id), record.token)
-        await self._engine.run(partial(records.put_consumer, record=record, token=token, bound=self.max_entries))
+        kept = sealed(self.tokens, record)
+        await self._engine.run(partial(records.put_consumer, record=kept, token=kept.token, bound=self.max_entries))
 
     async def get_consumer(self, account_id: str, ext_consumer_id: str) -> ConsumerRecord | None:
         """The consumer with this channel id."""
         row = await self._engine.run(
             partial(records.get_consumer, account_id=account_id, ext_consumer_id=ext_consumer_id)
         )
-        return self._with_token(row)
+        return opened(self.tokens, row)
 
     async def find_consumer(self, account_id: str, lp_consumer_id: str) -> ConsumerRecord | None:
         """The consumer with the cloud's id."""
         row = await self._engine.run(
             partial(records.find_consumer, account_id=account_id, lp_consumer_id=lp_consumer_id)
         )
-        return self._with_token(row)
+        return opened(self.tokens, row)
 
     async def drop_consumer_token(self, account_id: str, ext_consumer_id: str) -> None:
         """Forget a token that was refused."""
@@ -246,16 +247,16 @@ class PostgresStore:
     async def get_app_token(self, account_id: str, name: str) -> SharedToken | None:
         """The newest one, if it has not ended; None too where this store's key does not open it."""
         found = await self._engine.run(partial(app_tokens.get, account_id=account_id, name=name))
-        if found is None:
+        if self.tokens is None or found is None:
             return None
-        value = self._opened(_app_identity(account_id, name), found[0])
+        value = self.tokens.open(app_identity(account_id, name), found[0])
         return SharedToken(value=value, seconds=found[1]) if value else None
 
     async def put_app_token(self, account_id: str, name: str, *, value: str, seconds: float, fence: int) -> bool:
         """Keep a token; False when one was put under a later lease, or this store writes no tokens."""
-        token = self._sealed(_app_identity(account_id, name), value)
-        if not token:
+        if self.tokens is None:
             return False
+        token = self.tokens.seal(app_identity(account_id, name), value)
         return await self._engine.run(
             partial(app_tokens.put, account_id=account_id, name=name, token=token, seconds=seconds, fence=fence)
         )
@@ -278,18 +279,6 @@ class PostgresStore:
     async def aclose(self) -> None:
         """Close all connections; idempotent."""
         await self._engine.aclose()
-
-    def _sealed(self, identity: str, token: str) -> str:
-        return "" if self.tokens is None or not token else self.tokens.seal(identity, token)
-
-    def _opened(self, identity: str, sealed: str) -> str:
-        return "" if self.tokens is None or not sealed else self.tokens.open(identity, sealed)
-
-    def _with_token(self, record: ConsumerRecord | None) -> ConsumerRecord | None:
-        if record is None:
-            return None
-        token = self._opened(_identity(record.account_id, record.ext_consumer_id), record.token)
-        return attrs.evolve(record, token=token)
 
 
 @attrs.define(eq=False)
@@ -355,11 +344,3 @@ class _PostgresOutbox:
 
     async def forget(self, account_id: str, ext_consumer_id: str) -> None:
         await self._engine.transact(partial(ledger.forget, account_id=account_id, ext_consumer_id=ext_consumer_id))
-
-
-def _identity(account_id: str, ext_consumer_id: str) -> str:
-    return f"{account_id}/{ext_consumer_id}"
-
-
-def _app_identity(account_id: str, name: str) -> str:
-    return f"{account_id}/app/{name}"
