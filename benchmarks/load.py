@@ -1,4 +1,4 @@
-"""`load`: a cloud that takes its time (row C24 of the fault catalogue): rate and p99 beside hand-written aiohttp."""
+"""`load`: a cloud that takes its time: rate and p99 beside hand-written aiohttp."""
 
 from __future__ import annotations
 

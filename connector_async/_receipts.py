@@ -1,7 +1,7 @@
 """What webhooks tell about our own messages: that they landed, and who has seen them.
 
 An echo does not carry the id of the request that caused it, and what a send returns as `sequence` need not be the
-event's number in its dialog (protocol notes 7.2). So a message is recognised by its dialog and a digest of its event;
+event's number in its dialog. So a message is recognised by its dialog and a digest of its event;
 the echo tells its number; receipts name that number.
 """
 

@@ -41,7 +41,7 @@ class SendResult:
         that the request was repeated. Live systems use it as the event's number in its dialog, which receipts refer
         to. Do not compute with it.
 
-        Source: Connector API overview, "Responses"; protocol notes on `sequence`.
+        Source: Connector API overview, "Responses".
         """
         return None if self.response is None else self.response.body.sequence
 

@@ -300,7 +300,7 @@ class Voice:
         Raises:
             ValueError: The element has no click, or the message no sequence number.
 
-        Source: Rich messaging introduction; protocol notes 6.5.
+        Source: "Getting started with rich messaging"; post-conversation survey tutorial.
         """
         sequence, dialog = (of, dialog_id) if isinstance(of, int) else (of.sequence, of.dialog_id)
         click = element.click

@@ -179,7 +179,7 @@ class Consumer:
                     text, metadata=metadata, request_id=request_id, retry=retry, timeout=timeout
                 )
             except ConversationClosed as error:
-                # Closed by the agent or the system since: the next message opens a new one (protocol notes 1.3).
+                # Closed by the agent or the system since: the next message opens a new one.
                 if last_chance or error.landed is Landed.UNKNOWN:
                     raise
         raise AssertionError("the loop returns or raises")

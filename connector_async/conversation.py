@@ -68,7 +68,7 @@ class Conversation(Voice):
 
     @property
     def dialog_id(self) -> str:
-        """The MAIN dialog, which has the conversation's id (protocol notes 1.2)."""
+        """The MAIN dialog, which has the conversation's id."""
         return self.conversation_id
 
     @property

@@ -243,7 +243,7 @@ def _base_uri(content: bytes, service: str) -> object:
     found = _as_object(answer)
     if "baseURIs" in found:
         entries: Any = found["baseURIs"]
-        # A list of one may come as its bare element (protocol notes 7.1).
+        # A list of one may come as its bare element.
         listed: Sequence[Any] = entries if is_array(entries) else [entries]
         found = next((entry for entry in map(_as_object, listed) if entry.get("service") == service), _NOTHING)
     return found.get("baseURI")

@@ -1,4 +1,7 @@
-"""Whom an authorization error blames (protocol notes 8.2). The codes are stable, their titles are not."""
+"""Whom an authorization error blames. The codes are stable, their titles are not.
+
+Source: Connector API, "Authorization and authentication" (error codes).
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _QUEUED = Stage.QUEUED  # looked up once; see `protocol.lanes`
 
 
 class Endpoint(Enum):
-    """The two message endpoints (protocol notes 5.1 and 6)."""
+    """The two message endpoints (Connector API, "Create conversation" and "Send")."""
 
     CONVERSATION = "/messaging/consumer/conversation?v=3"
     SEND = "/messaging/consumer/conversation/send?v=3"

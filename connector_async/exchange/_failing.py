@@ -114,7 +114,7 @@ def _unauthorized(problem: Problem, facts: dict[str, Any]) -> RequestError:
 
 
 def _refused(problem: Problem, facts: dict[str, Any]) -> RequestRefused:
-    # The texts may change (protocol notes 8.3): matched loosely, and never the only thing a caller can go by.
+    # The vendor may reword these texts: matched loosely, and never the only thing a caller can go by.
     text = ((problem.response.reason if problem.response else None) or "").lower()
     if "already has open" in text:
         return ConversationAlreadyOpen("the consumer already has an open conversation", **facts)

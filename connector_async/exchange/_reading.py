@@ -133,7 +133,7 @@ def _refusal_without_id(rest: list[tuple[OrphanKind, WireResponse[Any]]], status
 
 
 def is_ok(code: int | str | None, status: int) -> bool:
-    """Whether a code says OK; where there is none, the HTTP status speaks (protocol notes 7.1)."""
+    """Whether a code says OK; where there is none, the HTTP status speaks."""
     if code is None:
         return 200 <= status < 300
     return isinstance(code, int) and 200 <= code < 300

@@ -44,7 +44,8 @@ Metadata = Iterable[MetadataItem | Mapping[str, object]]
 class ClientPropertiesHeader:
     """The `Client-Properties` of a conversation: as the user gave them, and as the header made once.
 
-    They must be on every CONVERSATION and SEND request of the conversation (protocol notes 5.2).
+    They must be on every CONVERSATION and SEND request of the conversation (Connector API examples,
+    "Client-Properties").
     """
 
     __slots__ = ("headers", "text", "value")
@@ -221,7 +222,7 @@ class Manners(NamedTuple):
 def manners_of(body: RequestBody[Any], consumer_id: str, request_id: object) -> Manners:
     """Texts and field changes of one dialog share a lane, so that a close never overtakes a text.
 
-    Creating a conversation counts as harmless: the cloud refuses a second one (protocol notes 8.5). Of raw bodies
+    Creating a conversation counts as harmless: the cloud refuses a second one. Of raw bodies
     nothing is known, so they are treated like content.
     """
     if isinstance(body, PublishEvent):

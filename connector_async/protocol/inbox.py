@@ -1,6 +1,6 @@
 """Notifications that come twice, late or out of order, put right per conversation.
 
-Webhooks deliver at least once at best, and different event types may take different ways (protocol notes 9.9). Events
+Webhooks deliver at least once at best, and different event types may take different ways. Events
 with a sequence are ordered within their dialog: one that comes early waits for those before it, for a while. What
 never came is a gap, and what follows it is released with a mark. Conversation changes each carry the whole state, so
 there only the newest counts. Time comes in as an argument.

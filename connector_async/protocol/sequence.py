@@ -4,7 +4,7 @@ The documentation says that a response may carry a `sequence` that is 0 on the f
 that the value doubles. Two readings fit the three numbers given: steps of two (0, 2, 4, 6) and doubling (0, 2, 4, 8).
 The words say doubling, so that is what we count.
 
-Live systems also use the field as the number of the event in its dialog (protocol notes 7.2). What the server returns
+Live systems also use the field as the number of the event in its dialog. What the server returns
 is therefore handed on as it came: never required, never predicted.
 """
 

@@ -26,7 +26,7 @@ _MAX_DIAGNOSED_BYTES = 16_384
 def sign(body: bytes, secret: str, algorithm: Algorithm = "sha1") -> str:
     """The value of `x-liveperson-signature` for a body.
 
-    Source: protocol notes 9.4; SHA-256 is what accounts switched on request use.
+    Source: Connector API, "Webhooks: notification protocol"; SHA-256 is what accounts switched on request use.
     """
     return f"{algorithm}={_base64_hmac(body, secret, algorithm)}"
 
@@ -54,7 +54,7 @@ def verify_signature(
     Raises:
         InvalidSignature: None fits; `reason` has the likely cause.
 
-    Source: protocol notes 9.4.
+    Source: Connector API, "Webhooks: notification protocol".
     """
     algorithm, _, given = signature.partition("=")
     if algorithm in _DIGEST_SIZES and given.isascii():

@@ -51,7 +51,7 @@ class Delivery:
             try:
                 result = await self._publish(conversation)
             except ConversationClosed as error:
-                # Closed since: a consumer's next message opens a new one (protocol notes 1.3).
+                # Closed since: a consumer's next message opens a new one.
                 if last_chance or isinstance(target, Conversation) or error.landed is Landed.UNKNOWN:
                     return self._outcome(_status(error), error=error)
             except RequestError as error:

@@ -32,7 +32,7 @@ from connector_async.transport import Transport
 
 __all__ = ["Parts", "Settings", "assemble"]
 
-_ATTEMPT_TIMEOUT = 15.0  # working clients give up on one answer after 15 to 30 s (protocol notes 8.6)
+_ATTEMPT_TIMEOUT = 15.0  # working clients give up on one answer after 15 to 30 s
 _WORKERS_PER_WIDTH = 2  # enough to keep the engine busy, few enough that its queue stays short
 
 

@@ -32,7 +32,7 @@ class ConsumerRecord:
     ext_consumer_id: str
     lp_consumer_id: str | None
     token: str = attrs.field(repr=False)
-    """The ConsumerJWS; it never expires (protocol notes 4). Empty after `drop_consumer_token`."""
+    """The ConsumerJWS; it never expires. Empty after `drop_consumer_token`."""
 
 
 @attrs.frozen(kw_only=True)

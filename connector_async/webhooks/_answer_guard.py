@@ -1,7 +1,8 @@
 """Watches how long answers to the vendor take: an app whose endpoint is slow for too long gets disabled unannounced.
 
-The vendor's rule: slower than 2.5 s over 2 minutes (protocol notes 9.7). We raise the alarm earlier in both
-directions.
+The vendor's rule: slower than 2.5 s over 2 minutes. We raise the alarm earlier in both directions.
+
+Source: Connector API, "Webhooks: disclaimers".
 """
 
 from __future__ import annotations

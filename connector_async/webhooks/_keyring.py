@@ -24,7 +24,7 @@ class Keyring:
         previous: Those of the past that are still accepted.
         others: Those of other apps and accounts: named in the diagnosis, never accepted.
 
-    Source: protocol notes 9.4.
+    Source: Connector API, "Webhooks: notification protocol".
     """
 
     __slots__ = ("_begun", "_current", "_others", "_secrets")

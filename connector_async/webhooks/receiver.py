@@ -144,7 +144,7 @@ class WebhookReceiver:
             UnreadableNotification: The signature fits, but what is signed is no notification.
             TypeError: The body is text: only the bytes of the wire can be verified.
 
-        Source: protocol notes 9.3 and 9.4.
+        Source: Connector API, "Webhooks: notification protocol".
         """
         return self.verify_read(read_head(headers), bytes(body), with_diagnosis=with_diagnosis)
 

@@ -1,6 +1,6 @@
 """The three envelopes: request, response, notification. A batch is a list of them.
 
-Source: Connector API, "Overview" (request and response JSON); protocol notes on the envelope.
+Source: Connector API, "Overview" (request and response JSON).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Build one in code, where each field is checked at once, or read one and ask for its `problems()`. Names are in
 snake_case on the wire, unlike those of messages.
 
-Source: Connector API, "Getting started" and "Webhooks: configuration"; protocol notes on the manifest.
+Source: Connector API, "Getting started" and "Webhooks: configuration".
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class EventPublished(Message):
             the same request was sent; live systems use it as the event's number in its dialog. Never required, never
             predicted.
 
-    Source: Connector API, "Responses"; protocol notes on `sequence`.
+    Source: Connector API, "Responses".
     """
 
     sequence: int | None = None
