@@ -106,7 +106,7 @@ async def test_a_host_is_asked_for_at_the_documented_address_over_https() -> Non
     ],
 )
 async def test_both_shapes_of_the_answer_are_read(answer: object) -> None:
-    """Protocol notes 2: list and flat; a list of one may come bare."""
+    """Domain API page: list and flat; a list of one may come bare."""
     async with domains_over(Api(lambda _request: httpx.Response(200, json=answer))) as domains:
         assert (await domains.resolve("sentinel")).removesuffix(":443") == f"https://{GOOD}"
 
@@ -301,7 +301,7 @@ async def test_a_caller_that_is_cancelled_leaves_the_look_up_to_the_others() -> 
 
 
 async def test_an_answer_serves_for_hours_and_on_while_it_is_looked_up_anew() -> None:
-    """Protocol notes 2: cache with a TTL of hours; nobody waits for a host that is known."""
+    """Domain API page: cache with a TTL of hours; nobody waits for a host that is known."""
     api = Api(says(GOOD))
     async with domains_over(api) as domains:
         await domains.resolve("idp")

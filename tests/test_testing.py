@@ -57,7 +57,7 @@ async def test_handlers_are_tested_by_dispatching(cloud: Sandbox) -> None:
 
 
 async def test_an_old_feed_without_roles_still_reaches_the_handlers(cloud: Sandbox) -> None:
-    """protocol notes 12, 17: older feeds lack `originatorMetadata` and `conversationId`."""
+    """What live systems do: older feeds lack `originatorMetadata` and `conversationId`."""
     from connector_async.wire import parse_notification
 
     async with cloud.session(router=router) as session:
@@ -89,7 +89,7 @@ async def test_the_clock_moves_by_hand(cloud: Sandbox, clock: ManualClock) -> No
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 def test_what_is_signed_is_believed(algorithm: str) -> None:
-    """protocol notes 9.4."""
+    """Webhooks notification protocol."""
     body = '{"kind":"notification","type":"x","body":{"text":"naïve 😀"}}'.encode()
     headers = signed_headers(body, account_id="1", client_id="c", secret="s", algorithm=algorithm)
     assert WebhookReceiver("s").verify(headers, body).account_id == "1"

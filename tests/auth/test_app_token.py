@@ -197,7 +197,7 @@ async def test_a_body_that_is_no_answer_is_told_without_being_shown(body: bytes)
 
 @pytest.mark.parametrize("status", [400, 401, 403])
 async def test_refused_credentials_are_told_as_such(status: int) -> None:
-    """Protocol notes 3: expect 401 for a wrong secret."""
+    """Connector API, authorization: expect 401 for a wrong secret."""
     error = await refused(answer(status, {"internalErrorCode": "9", "echo": SECRET}))
     assert isinstance(error, AppTokenRefused)
     assert (error.status, error.retryable) == (status, False)

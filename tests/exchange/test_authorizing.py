@@ -349,7 +349,7 @@ async def test_the_headers_are_made_once_for_each_token() -> None:
 
 
 async def test_a_host_that_cannot_be_connected_to_is_looked_up_again() -> None:
-    """Protocol notes 2: refresh on connect failure."""
+    """Domain API page: refresh on connect failure."""
     async with rig() as r:
         suspected: list[str] = []
         r.domains.suspect = suspected.append  # type: ignore[method-assign,assignment]  # a spy

@@ -77,7 +77,7 @@ async def test_a_request_gets_an_id_unless_it_brings_one() -> None:
 
 
 async def test_metadata_and_properties_travel_with_the_request() -> None:
-    """Protocol notes 6.5 and 5.2."""
+    """Rich messaging introduction."""
     header = ClientPropertiesHeader.of(ClientProperties(features=[Feature.QUICK_REPLIES]))
     assert header is not None
     assert ClientPropertiesHeader.of(header) is header

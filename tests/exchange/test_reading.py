@@ -79,7 +79,7 @@ def bad(req_id: object, msg: str = "no") -> dict[str, object]:
 def test_ids_are_compared_as_text_and_one_answer_may_come_in_a_list(
     request_id: int | str, req_id: object, wrap: bool
 ) -> None:
-    """Protocol notes 7.1."""
+    """Connector API overview, `Responses`."""
     call = call_of(request_id)
     desk = Desk(call)
     (item,) = desk.read(call, answer(200, [good(req_id)] if wrap else good(req_id)))
@@ -141,7 +141,7 @@ def created(req_id: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("status", [200, 201, 400])
 def test_a_batch_is_matched_by_id_whatever_its_order_and_status(status: int) -> None:
-    """Protocol notes 5.9: parse the array whatever the HTTP status is."""
+    """Connector API, "Create conversation": parse the array whatever the HTTP status is."""
     call = call_of("p-1", "c-1", batch=True)
     first, second = Desk(call).read(call, answer(status, [created("c-1"), profile_ok("p-1")]))
     assert (first.req_id, second.req_id) == ("p-1", "c-1")
@@ -184,7 +184,7 @@ def test_refusals_without_ids_that_fit_nobody_are_orphans() -> None:
 
 @pytest.mark.parametrize("batch", [False, True])
 def test_an_error_of_the_front_door_names_no_request_and_is_for_the_whole_exchange(batch: bool) -> None:
-    """Protocol notes 8.2: a single object body, also for a batch."""
+    """Connector API, authorization: a single object body, also for a batch."""
     call = call_of("p-1", *(["c-1"] if batch else []), batch=batch)
     problem = Desk(call).problem(call, unauthorized(40001, 400))
     assert (problem.status, problem.code, problem.error_code, problem.unauthorized) == (400, 400, 40001, False)
@@ -195,7 +195,7 @@ def test_an_error_of_the_front_door_names_no_request_and_is_for_the_whole_exchan
 @pytest.mark.parametrize("status", [200, 202])
 @pytest.mark.parametrize("code", ["OK", 200, "200", 201, "CREATED", None])
 def test_good_codes_are_good_as_number_text_and_name(code: object, status: int) -> None:
-    """Protocol notes 7.1: taken from HTTP semantics."""
+    """Connector API overview, "Responses": taken from HTTP semantics."""
     call = call_of("m-1")
     payload: dict[str, object] = {"body": {"sequence": 0}, "reqId": "m-1"}
     if code is not None:

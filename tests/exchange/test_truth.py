@@ -63,7 +63,7 @@ async def test_a_conversation_is_opened_used_and_closed() -> None:
 
 
 async def test_a_second_conversation_of_a_consumer_is_refused_and_the_profile_was_taken() -> None:
-    """Protocol notes 8.3: a partial failure."""
+    """How-to guide: a partial failure."""
     async with truth() as (_, r):
         await opened(r)
         call = r.call(SetUserProfile(), ConsumerRequestConversation(brand_id="12345678"), batch=True)

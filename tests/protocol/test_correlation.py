@@ -198,7 +198,7 @@ def test_an_answer_without_a_usable_id_names_nobody(req_id: object) -> None:
 
 
 def test_ids_are_compared_as_text() -> None:
-    """protocol notes 12.1: ids are shown as "1" and as 5."""
+    """What live systems do: ids are shown as "1" and as 5."""
     table: PendingTable[int] = PendingTable()
     table.claim(["5"], 1)
     table.release(["5"])

@@ -31,7 +31,7 @@ def test_events_in_order_pass_at_once() -> None:
 
 
 def test_an_early_event_waits_for_those_before_it() -> None:
-    """Order is by sequence within a dialog (protocol notes 9.9)."""
+    """Order is by sequence within a dialog (webhooks disclaimers)."""
     inbox = Inbox[int]()
     offer(inbox, 0)
     assert offer(inbox, 2) == Offer(Verdict.HELD)
@@ -53,7 +53,7 @@ def test_a_stream_met_in_the_middle_waits_for_what_may_come_before() -> None:
 
 
 def test_doubles_are_dropped_wherever_they_are() -> None:
-    """At-least-once: by (conversation, dialog, sequence) (protocol notes 9.9)."""
+    """At-least-once: by (conversation, dialog, sequence) (webhooks disclaimers)."""
     inbox = Inbox[int]()
     offer(inbox, 0)
     offer(inbox, 2)
@@ -64,7 +64,7 @@ def test_doubles_are_dropped_wherever_they_are() -> None:
 
 
 def test_dialogs_count_on_their_own() -> None:
-    """Numbering restarts per dialog (protocol notes 7.2 f)."""
+    """Numbering restarts per dialog (Connector API overview)."""
     inbox = Inbox[int]()
     assert offer(inbox, 0, dialog="main").released == (Release(0),)
     assert offer(inbox, 0, dialog="survey").released == (Release(0),)
@@ -172,7 +172,7 @@ def test_a_retracted_event_counts_again() -> None:
 
 
 def test_only_newer_conversation_changes_count() -> None:
-    """By `metaDataLastUpdateTs`; older ones are ignored (protocol notes 9.9)."""
+    """By `metaDataLastUpdateTs`; older ones are ignored (webhooks disclaimers)."""
     inbox = Inbox[int]()
     verdicts = [inbox.offer_change(conversation_id="c", stamp=stamp) for stamp in (10, 10, 9, 11)]
     assert verdicts == [Verdict.RELEASED, Verdict.DUPLICATE, Verdict.OUTDATED, Verdict.RELEASED]

@@ -71,7 +71,7 @@ def test_throttled_broken_unsent_and_unknown_sends_are_tried_again(failure: Fail
 
 @pytest.mark.parametrize("failure", [UNKNOWN, _answered(500), _answered(599), Failure(fate=Fate.UNKNOWN, stale=True)])
 def test_content_that_may_have_landed_is_reported_where_the_caller_says_so(failure: Failure) -> None:
-    """protocol notes 8.5: after a timeout or a 5xx the event may have been stored."""
+    """Retry policy recommendations: after a timeout or a 5xx the event may have been stored."""
     assert _decide(REPORT, failure) == Stop("unknown")
     assert isinstance(_decide(REPORT, failure, repeatable=True), Wait)
 

@@ -52,7 +52,7 @@ def test_the_servers_counter_tells_doubled_from_lost_sends(
 
 @given(st.integers(-(10**6), 2**70), st.integers(1, 80))
 def test_any_number_the_server_returns_is_read_and_never_refused(returned: int, attempt: int) -> None:
-    """protocol notes 7.2 (b): live systems number the events of the dialog instead, so every value occurs."""
+    """Live systems number the events of the dialog instead, so every value occurs."""
     ours = sequence_of(attempt)
     expected = (returned > ours) - (returned < ours)
     assert (

@@ -35,7 +35,7 @@ def slow_hmac(body: bytes, secret: str, name: str) -> bytes:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
 def test_signatures_of_the_vendor_verify(vector: dict[str, Any]) -> None:
-    """Both samples were published with secret, body and signature in the vendor's demo (protocol notes 9.4)."""
+    """Both samples were published with secret, body and signature in the vendor's demo."""
     assert verify_signature(vector["body"].encode(), vector["signature"], [vector["secret"]]) == 0
     assert sign(vector["body"].encode(), vector["secret"]) == vector["signature"]
 
@@ -126,7 +126,7 @@ def test_white_space_around_the_configured_secret_is_noticed() -> None:
     ids=["spaces+escapes", "spaces", "indented", "escapes", "unescaped", "kept-escapes", "pair"],
 )
 def test_json_that_was_written_anew_is_diagnosed(received: bytes, signed: bytes) -> None:
-    """The demo's failure: verification over `JSON.stringify` of the parsed body (protocol notes 9.4)."""
+    """The demo's failure: verification over `JSON.stringify` of the parsed body (webhooks notification protocol)."""
     assert "written anew" in _reason(received, sign(signed, SECRET))
 
 
@@ -146,7 +146,7 @@ def test_json_that_was_written_anew_is_diagnosed(received: bytes, signed: bytes)
     ],
 )
 def test_text_that_was_encoded_anew_is_diagnosed(received: bytes, signed: bytes, words: str) -> None:
-    """Known in the field: a .NET client hashes the body as ASCII (protocol notes 9.4)."""
+    """Known in the field: a .NET client hashes the body as ASCII (webhooks notification protocol)."""
     assert words in _reason(received, sign(signed, SECRET))
 
 

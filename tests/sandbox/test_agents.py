@@ -74,7 +74,7 @@ async def test_echo_answers_a_file_by_its_caption_and_nobody_after_the_close() -
 
 
 async def test_menu_offers_replies_shows_a_card_and_closes() -> None:
-    """protocol notes 11.2."""
+    """Rich messaging introduction."""
     async with in_process(agent="menu") as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -122,7 +122,7 @@ async def _into_the_survey(call: Caller) -> tuple[dict[str, str], str, str]:
 
 
 async def test_survey_asks_takes_answers_thanks_and_closes() -> None:
-    """protocol notes 11.4: own sequence, quick replies with Question metadata, `closedCause` Completed."""
+    """Survey tutorial: own sequence, quick replies with Question metadata, `closedCause` Completed."""
     async with in_process(agent="survey") as call:
         headers, conversation_id, dialog_id = await _into_the_survey(call)
         conversation = call.cloud.agent.conversation(conversation_id)
@@ -146,7 +146,7 @@ async def test_survey_asks_takes_answers_thanks_and_closes() -> None:
 
 
 async def test_survey_is_skipped_on_request_and_ends_with_the_conversation() -> None:
-    """protocol notes 11.4."""
+    """Post-conversation survey tutorial."""
     async with in_process(agent="survey") as call:
         headers, conversation_id, dialog_id = await _into_the_survey(call)
         await call.say(headers, dialog_id, "Skip")

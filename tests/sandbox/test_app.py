@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_conversation_from_the_domain_api_to_its_close(cloud_of: Opener) -> None:
-    """protocol notes 1.3."""
+    """How-to guide."""
     async with cloud_of() as call:
         host = call.cloud.url.partition("//")[2]
         found = await call.http.get(f"{call.account}/service/asyncMessagingEnt/baseURI.json?version=1.0")
@@ -42,7 +42,7 @@ async def test_a_conversation_from_the_domain_api_to_its_close(cloud_of: Opener)
 
 @pytest.mark.parametrize("path", ["idp/baseURI.json?version=1.0", "idp/baseURI?version=1.0", "idp/baseURI.json"])
 async def test_domain_api_takes_the_forms_seen_in_the_field(path: str) -> None:
-    """protocol notes 2: with and without `.json` and `version`."""
+    """Domain API page: with and without `.json` and `version`."""
     async with in_process() as call:
         assert (await call.http.get(f"{call.account}/service/{path}")).status_code == 200
 
@@ -51,14 +51,14 @@ async def test_domain_api_takes_the_forms_seen_in_the_field(path: str) -> None:
     ("shape", "keys"), [("flat", {"service", "account", "baseURI"}), ("list", {"baseURIs"})], ids=["flat", "list"]
 )
 async def test_domain_api_answers_in_the_shape_asked_for(shape: Any, keys: set[str]) -> None:
-    """protocol notes 2: both shapes occur."""
+    """Domain API page: both shapes occur."""
     async with in_process(domain_shape=shape) as call:
         answer = (await call.http.get(f"{call.account}/service/idp/baseURI.json")).json()
         assert set(answer) == keys
 
 
 async def test_domain_api_lists_all_services() -> None:
-    """protocol notes 2."""
+    """Domain API page."""
     async with in_process() as call:
         answer = (await call.http.get(f"{call.account}/service/baseURI.json")).json()
         services = {entry["service"]: entry["baseURI"] for entry in answer["baseURIs"]}
@@ -67,7 +67,7 @@ async def test_domain_api_lists_all_services() -> None:
 
 
 async def test_domain_api_refuses_unknown_accounts_and_services() -> None:
-    """protocol notes 2."""
+    """Domain API page."""
     async with in_process() as call:
         assert (await call.http.get("/api/account/nobody/service/idp/baseURI.json")).status_code == 401
         assert (await call.http.get(f"{call.account}/service/nothing/baseURI.json")).status_code == 404
@@ -75,7 +75,7 @@ async def test_domain_api_refuses_unknown_accounts_and_services() -> None:
 
 @pytest.mark.parametrize("where", ["form", "query", "mixed"])
 async def test_credentials_are_taken_from_form_and_query(where: str) -> None:
-    """protocol notes 3: accepted variants."""
+    """Connector API, authorization: accepted variants."""
     async with in_process() as call:
         secret = {"client_id": call.cloud.client_id, "client_secret": call.cloud.client_secret}
         grant = {"grant_type": "client_credentials"}
@@ -102,7 +102,7 @@ async def test_credentials_are_taken_from_form_and_query(where: str) -> None:
     ],
 )
 async def test_token_endpoint_says_what_is_wrong(form: dict[str, str], status: int) -> None:
-    """protocol notes 3: errors."""
+    """Connector API, authorization: errors."""
     async with in_process() as call:
         answer = await call.http.post(f"/sentinel{call.account}/app/token", data=form)
         assert answer.status_code == status
@@ -112,7 +112,7 @@ async def test_token_endpoint_says_what_is_wrong(form: dict[str, str], status: i
 
 
 async def test_consumer_token_names_the_same_consumer_each_time() -> None:
-    """protocol notes 4."""
+    """Connector API, authorization."""
     async with in_process() as call, in_process() as other:
         first = await call.headers("customer-42")
         claims = jwt.decode(first["X-LP-ON-BEHALF"], options={"verify_signature": False})
@@ -127,7 +127,7 @@ async def test_consumer_token_names_the_same_consumer_each_time() -> None:
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"no", b'{"ext_consumer_id": 5}', b'{"ext_consumer_id": ""}'])
 async def test_consumer_endpoint_refuses_a_bad_body(body: bytes) -> None:
-    """protocol notes 4."""
+    """Connector API, authorization."""
     async with in_process() as call:
         token = await call.token()
         answer = await call.http.post(f"{call.account}/consumer", headers={"Authorization": token}, content=body)
@@ -143,7 +143,7 @@ async def _error(answer: httpx.Response) -> tuple[int, int]:
 
 
 async def test_missing_and_bad_tokens_are_told_apart() -> None:
-    """protocol notes 8.2."""
+    """Connector API, authorization."""
     async with in_process() as call:
         good = await call.headers()
         conversation_id = await call.open(good)
@@ -170,7 +170,7 @@ async def test_missing_and_bad_tokens_are_told_apart() -> None:
 
 
 async def test_expired_and_revoked_tokens_are_refused_until_renewed() -> None:
-    """protocol notes 8.2: 40102."""
+    """Connector API, authorization: 40102."""
     now = 1_700_000_000.0
 
     def clock() -> float:
@@ -192,7 +192,7 @@ async def test_expired_and_revoked_tokens_are_refused_until_renewed() -> None:
 
 
 async def test_consumer_cannot_touch_the_conversation_of_another() -> None:
-    """protocol notes 8.2: 401 semantics of the seed page."""
+    """Connector API, authorization: 401 semantics of the seed page."""
     async with in_process() as call:
         mine, theirs = await call.headers("a"), await call.headers("b")
         conversation_id = await call.open(mine)

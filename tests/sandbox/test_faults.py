@@ -132,7 +132,7 @@ async def test_status_may_hide_that_the_request_was_applied() -> None:
 
 @pytest.mark.parametrize("code", [40001, 40102, 40103, 40104, 40105, 40199])
 async def test_every_authorization_error_can_be_asked_for(code: int) -> None:
-    """protocol notes 8.2."""
+    """Connector API, authorization."""
     async with in_process() as call:
         headers, conversation_id = await _state(call)
         call.cloud.fail_next(error_code=code)
@@ -241,7 +241,7 @@ async def test_req_id_of_the_faulty_request_before() -> None:
 
 
 async def test_batches_come_reordered_or_with_an_item_twice() -> None:
-    """protocol notes 5.9: correlate by `reqId`, not by position."""
+    """Connector API, "Create conversation": correlate by `reqId`, not by position."""
     async with in_process() as call:
         call.cloud.fail_next(Reorder(), endpoint="conversation")
         items = (await call.batch(await call.headers("a"))).json()

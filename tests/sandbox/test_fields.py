@@ -21,7 +21,7 @@ CLOSE = {"conversationState": "CLOSE"}
 
 @pytest.mark.parametrize("field", ["ConversationStateField", "Stage"])
 async def test_closing_ends_the_conversation_for_good(field: str) -> None:
-    """protocol notes 6.6."""
+    """Connector API, `Send`."""
     async with in_process() as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -57,7 +57,7 @@ async def test_closing_ends_the_conversation_for_good(field: str) -> None:
     ],
 )
 async def test_fields_are_checked(field: object, status: int) -> None:
-    """protocol notes 6.6."""
+    """Connector API, `Send`."""
     async with in_process() as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -87,7 +87,7 @@ async def test_nothing_of_a_request_is_done_when_one_of_its_fields_is_refused() 
     ],
 )
 async def test_csat_is_given_after_the_close(rating: dict[str, Any], status: int) -> None:
-    """protocol notes 11.5."""
+    """Post-conversation survey tutorial."""
     async with in_process() as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -104,7 +104,7 @@ async def _close_main(call: Any, headers: dict[str, str], conversation_id: str) 
 
 
 async def test_closing_main_starts_a_survey_with_numbers_of_its_own() -> None:
-    """protocol notes 11.4."""
+    """Post-conversation survey tutorial."""
     async with in_process(survey=True, agent="silent", sequence="dialog") as call:
         headers = {**await call.headers(), **_features("MULTI_DIALOG")}
         conversation_id = await call.open(headers, skillId="77")
@@ -132,7 +132,7 @@ async def test_closing_main_starts_a_survey_with_numbers_of_its_own() -> None:
     ("survey", "features", "skill"), [(False, True, "77"), (True, False, "77"), (True, True, "-1")]
 )
 async def test_no_survey_without_configuration_feature_or_skill(*, survey: bool, features: bool, skill: str) -> None:
-    """protocol notes 11.4: then closing MAIN closes the conversation."""
+    """Post-conversation survey tutorial: then closing MAIN closes the conversation."""
     async with in_process(survey=survey, agent="silent") as call:
         headers = {**await call.headers(), **(_features("MULTI_DIALOG") if features else {})}
         conversation_id = await call.open(headers, skillId=skill)
@@ -141,7 +141,7 @@ async def test_no_survey_without_configuration_feature_or_skill(*, survey: bool,
 
 
 async def test_stage_closes_a_survey_too() -> None:
-    """protocol notes 6.6: `Stage` closes all dialogs."""
+    """Connector API, "Send": `Stage` closes all dialogs."""
     async with in_process(survey=True, agent="silent") as call:
         headers = {**await call.headers(), **_features("MULTI_DIALOG")}
         conversation_id = await call.open(headers, skillId="77")

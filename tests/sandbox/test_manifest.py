@@ -31,7 +31,7 @@ MANIFEST = {
 
 
 def test_a_manifest_says_where_and_how() -> None:
-    """protocol notes 9.1: several kinds may share one URL."""
+    """Webhooks configuration: several kinds may share one URL."""
     endpoints, retention = webhooks_of_manifest(MANIFEST)
     assert retention == 60
     content, change = endpoints[EVENT_KEYS[0]], endpoints[EVENT_KEYS[4]]

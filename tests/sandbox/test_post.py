@@ -122,7 +122,7 @@ async def test_a_reused_connection_that_breaks_inside_the_answer_is_a_failure() 
 
 
 async def test_https_endpoints_are_verified() -> None:
-    """protocol notes 9.3: valid certificate."""
+    """Webhooks notification protocol: valid certificate."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)

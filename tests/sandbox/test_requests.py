@@ -1,4 +1,4 @@
-"""What the sandbox takes, what it refuses, and in which words: one row for each rule of protocol notes 5 to 8."""
+"""What the sandbox takes, what it refuses, and in which words: one row for each rule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXT = {"type": "ContentEvent", "contentType": "text/plain", "message": "hi"}
 
 
 async def test_second_create_is_refused_while_one_is_open_and_told_in_a_200_array() -> None:
-    """protocol notes 8.3."""
+    """How-to guide."""
     async with in_process() as call:
         headers = await call.headers()
         first = await call.open(headers)
@@ -35,7 +35,7 @@ async def test_second_create_is_refused_while_one_is_open_and_told_in_a_200_arra
 
 
 async def test_a_refused_profile_does_not_keep_the_conversation_from_opening() -> None:
-    """protocol notes 5.9: partial failure."""
+    """Connector API, "Create conversation": partial failure."""
     async with in_process() as call:
         headers = await call.headers()
         answer = await call.batch(headers, profile={"authenticatedData": {"lp_sdes": [{"type": "cart"}]}})
@@ -56,7 +56,7 @@ async def test_a_refused_profile_does_not_keep_the_conversation_from_opening() -
     ],
 )
 async def test_profile_is_checked_on_send_as_well(profile: object, code: str) -> None:
-    """protocol notes 5.7."""
+    """Connector API, `Create conversation`."""
     async with in_process() as call:
         answer = await call.send(await call.headers(), "userprofile.SetUserProfile", profile)
         assert answer.json()["code"] == code
@@ -80,14 +80,14 @@ async def test_profile_is_checked_on_send_as_well(profile: object, code: str) ->
     ],
 )
 async def test_opening_is_checked(body: dict[str, Any], code: str) -> None:
-    """protocol notes 5.4."""
+    """Connector API, `Create conversation`."""
     async with in_process() as call:
         answer = await call.batch(await call.headers(), **body)
         assert answer.json()[1]["code"] == code
 
 
 async def test_opening_is_remembered_as_notifications_show_it() -> None:
-    """protocol notes 9.5: campaign ids as numbers."""
+    """Webhooks events: campaign ids as numbers."""
     async with in_process() as call:
         campaign = {"campaignId": "99999", "engagementId": "e-5"}
         conversation_id = await call.open(
@@ -102,14 +102,14 @@ async def test_opening_is_remembered_as_notifications_show_it() -> None:
 
 @pytest.mark.parametrize("brand", [None, "", {}])
 async def test_missing_brand_is_the_documented_40001(brand: object) -> None:
-    """protocol notes 8.2."""
+    """Connector API, authorization."""
     async with in_process() as call:
         answer = await call.batch(await call.headers(), brandId=brand)
         assert (answer.status_code, answer.json()["body"]["errorCode"]) == (400, 40001)
 
 
 async def test_batch_must_be_an_array_in_the_documented_order() -> None:
-    """protocol notes 5.3."""
+    """Connector API, `Create conversation`."""
     async with in_process() as call:
         headers = await call.headers()
         profile = call.envelope("userprofile.SetUserProfile", {})
@@ -123,7 +123,7 @@ async def test_batch_must_be_an_array_in_the_documented_order() -> None:
 
 
 async def test_first_message_may_come_with_the_batch() -> None:
-    """protocol notes 5.3: the three-item form of the old description."""
+    """Connector API, "Create conversation": the three-item form of the old description."""
     async with in_process() as call:
         headers = await call.headers()
         envelopes = [
@@ -151,7 +151,7 @@ async def test_first_message_may_come_with_the_batch() -> None:
     ],
 )
 async def test_envelope_is_checked(change: dict[str, Any]) -> None:
-    """protocol notes 7.1 and 8.4."""
+    """Connector API overview, `Responses`."""
     async with in_process() as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -161,7 +161,7 @@ async def test_envelope_is_checked(change: dict[str, Any]) -> None:
 
 
 async def test_numeric_ids_are_echoed_as_text_and_kind_may_be_missing() -> None:
-    """protocol notes 7.1: `reqId` came back as a string even for an integer id."""
+    """Connector API overview, "Responses": `reqId` came back as a string even for an integer id."""
     async with in_process() as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -173,7 +173,7 @@ async def test_numeric_ids_are_echoed_as_text_and_kind_may_be_missing() -> None:
 
 @pytest.mark.parametrize("payload", ["[]", "3", "no", '{"id": "1", "type": "ms.PublishEvent", "body": 7}'])
 async def test_send_takes_one_object(payload: str) -> None:
-    """protocol notes 6."""
+    """Connector API, `Send`."""
     async with in_process() as call:
         answer = await call.http.post(
             f"{call.account}/messaging/consumer/conversation/send",
@@ -185,7 +185,7 @@ async def test_send_takes_one_object(payload: str) -> None:
 
 @pytest.mark.parametrize("wire_type", ["cqm.SubscribeExConversations", "cm.ConsumerRequestConversation", "x"])
 async def test_types_of_other_endpoints_are_refused(wire_type: str) -> None:
-    """protocol notes 6: WebSocket-only types and those of the batch."""
+    """Connector API, "Send": WebSocket-only types and those of the batch."""
     async with in_process() as call:
         answer = await call.send(await call.headers(), wire_type, {})
         assert (answer.status_code, answer.json()["code"]) == (400, "BAD_REQUEST")
@@ -218,7 +218,7 @@ BAD_EVENTS: list[Any] = [
 
 @pytest.mark.parametrize("event", GOOD_EVENTS)
 async def test_events_of_the_page_are_taken(event: object) -> None:
-    """protocol notes 6.2 to 6.4."""
+    """Connector API, `Send`."""
     async with in_process() as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -229,7 +229,7 @@ async def test_events_of_the_page_are_taken(event: object) -> None:
 
 @pytest.mark.parametrize("event", BAD_EVENTS)
 async def test_events_that_break_a_rule_are_refused(event: object) -> None:
-    """protocol notes 6.2 to 6.4."""
+    """Connector API, `Send`."""
     async with in_process() as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -239,7 +239,7 @@ async def test_events_that_break_a_rule_are_refused(event: object) -> None:
 
 
 async def test_dialog_must_exist_and_be_of_the_conversation() -> None:
-    """protocol notes 6.1."""
+    """Connector API, `Send`."""
     async with in_process() as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -256,7 +256,7 @@ async def test_dialog_must_exist_and_be_of_the_conversation() -> None:
 
 
 async def test_a_request_over_5000_characters_is_refused_and_a_character_is_not_a_byte() -> None:
-    """protocol notes 8.4."""
+    """Connector API, `Send`."""
     async with in_process() as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -276,7 +276,7 @@ async def test_a_request_over_5000_characters_is_refused_and_a_character_is_not_
 
 
 async def test_sequence_counts_the_arrivals_of_a_request_id() -> None:
-    """protocol notes 7.2: the seed page, 0, 2, 4, doubling; a repeated publish is applied again (Q2)."""
+    """Connector API overview: 0, 2, 4, doubling; a repeated publish is applied again (Q2)."""
     async with in_process(agent="silent") as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -289,7 +289,7 @@ async def test_sequence_counts_the_arrivals_of_a_request_id() -> None:
 
 
 async def test_sequence_numbers_the_events_of_a_dialog_when_asked_to() -> None:
-    """protocol notes 7.2: everything but the seed page; chat states are answered with 0 and take no number."""
+    """Connector API overview, "Responses": chat states are answered with 0 and take no number."""
     async with in_process(sequence="dialog", agent="silent") as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -307,7 +307,7 @@ async def test_sequence_numbers_the_events_of_a_dialog_when_asked_to() -> None:
 
 @pytest.mark.parametrize("header", ["no json", "[]", '{"features": "X"}', '{"features": [1]}'])
 async def test_client_properties_must_be_readable(header: str) -> None:
-    """protocol notes 5.8."""
+    """Connector API examples, `Client-Properties`."""
     async with in_process() as call:
         headers = await call.headers()
         answer = await call.batch({**headers, "Client-Properties": header})
@@ -316,7 +316,7 @@ async def test_client_properties_must_be_readable(header: str) -> None:
 
 
 async def test_client_properties_without_features_are_fine_and_the_cache_is_bounded() -> None:
-    """protocol notes 5.8: only `type` is required."""
+    """Connector API examples, "Client-Properties": only `type` is required."""
     async with in_process() as call:
         headers = await call.headers()
         for number in range(1010):
@@ -336,7 +336,7 @@ def _features(*features: str) -> dict[str, str]:
 async def test_automatic_message_needs_the_feature_on_both_requests_within_ten_seconds(
     *, on_create: bool, on_send: bool, wait: float, greeted: bool
 ) -> None:
-    """protocol notes 11.3."""
+    """Connector API examples, auto messages."""
     now = 1_700_000_000.0
     async with in_process(clock=lambda: now, agent="silent") as call:
         headers, feature = await call.headers(), _features("AUTO_MESSAGES")

@@ -1,4 +1,4 @@
-"""File storage: signed URLs that live one minute, and the limits on what is put there (protocol notes 6.7)."""
+"""File storage: signed URLs that live one minute, and the limits on what is put there."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def _put(call: Caller, url: str, data: bytes = PNG, content_type: str = "i
 
 
 async def test_a_file_goes_up_is_published_and_comes_down_again(cloud_of: Opener) -> None:
-    """protocol notes 6.7: the four steps."""
+    """Connector API examples, "File sharing": the four steps."""
     async with cloud_of() as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -49,7 +49,7 @@ async def test_a_file_goes_up_is_published_and_comes_down_again(cloud_of: Opener
 
 
 async def test_a_preview_must_stay_below_30_kb_and_the_type_must_be_an_image() -> None:
-    """protocol notes 6.3."""
+    """Connector API, `Send`."""
     async with in_process() as call:
         headers = await call.headers()
         conversation_id = await call.open(headers)
@@ -62,7 +62,7 @@ async def test_a_preview_must_stay_below_30_kb_and_the_type_must_be_an_image() -
 
 
 async def test_urls_live_one_minute_and_serve_one_method() -> None:
-    """protocol notes 6.7."""
+    """Connector API examples, `File sharing`."""
     now = 1_700_000_000.0
     async with in_process(clock=lambda: now) as call:
         headers = await call.headers()
@@ -93,7 +93,7 @@ async def test_urls_live_one_minute_and_serve_one_method() -> None:
     ],
 )
 async def test_limits_of_what_is_put(data: bytes, content_type: str, status: int) -> None:
-    """protocol notes 8.4: at most 3 MB, images only."""
+    """Connector API, "Send": at most 3 MB, images only."""
     async with in_process() as call:
         url = await _upload_url(call, await call.headers())
         assert (await _put(call, url, data, content_type)).status_code == status
@@ -110,14 +110,14 @@ async def test_limits_of_what_is_put(data: bytes, content_type: str, status: int
     ],
 )
 async def test_upload_url_is_refused_for_what_could_not_be_stored(body: dict[str, Any]) -> None:
-    """protocol notes 6.7."""
+    """Connector API examples, `File sharing`."""
     async with in_process() as call:
         answer = await call.send(await call.headers(), "ms.GenerateURLForUploadFile", body)
         assert (answer.status_code, answer.json()["code"]) == (400, "BAD_REQUEST")
 
 
 async def test_no_urls_without_file_sharing_or_file() -> None:
-    """protocol notes 6.7: the account's `messaging.file.sharing.enabled`."""
+    """Connector API examples, "File sharing": the account's `messaging.file.sharing.enabled`."""
     async with in_process() as call:
         headers = await call.headers()
         down = {"relativePath": "/nothing"}

@@ -1,4 +1,4 @@
-"""Webhooks out: signed, in order, retried by the vendor's two laws, and spoilt on request (protocol notes 9)."""
+"""Webhooks out: signed, in order, retried by the vendor's two laws, and spoilt on request."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def connected(endpoint: Any, *, agent: Any = "silent", **options: Any) -> 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 async def test_everything_that_happens_is_delivered_signed(algorithm: Any) -> None:
-    """protocol notes 9.2 to 9.4: own echoes too; verified with an independent HMAC."""
+    """How-to guide: own echoes too; verified with an independent HMAC."""
     endpoint = Endpoint()
     async with connected(endpoint, algorithm=algorithm) as call:
         headers = await call.headers()
@@ -103,7 +103,7 @@ def test_signature_reproduces_the_recorded_sample() -> None:
 @pytest.mark.parametrize("anyio_backend", [VIRTUAL])
 @pytest.mark.parametrize("status", [202, 204, 400, 500, None, RuntimeError("bug")])
 async def test_only_200_and_201_are_success_and_without_a_law_there_is_one_attempt(status: Any) -> None:
-    """protocol notes 9.7 and 9.8."""
+    """Webhooks disclaimers."""
     endpoint = Endpoint()
     endpoint.usual = 201
     async with connected(endpoint) as call:
@@ -117,7 +117,7 @@ async def test_only_200_and_201_are_success_and_without_a_law_there_is_one_attem
 
 @pytest.mark.parametrize("anyio_backend", [VIRTUAL])
 async def test_retries_by_count_come_thirty_seconds_apart_and_lose_the_order() -> None:
-    """protocol notes 9.8: by count."""
+    """Webhooks retry policy: by count."""
     endpoint = Endpoint()
     async with connected(endpoint, max_retries=2) as call:
         headers = await call.headers()
@@ -138,7 +138,7 @@ async def test_retries_by_count_come_thirty_seconds_apart_and_lose_the_order() -
 
 @pytest.mark.parametrize("anyio_backend", [VIRTUAL])
 async def test_retention_keeps_everything_and_the_order_within_a_conversation() -> None:
-    """protocol notes 9.8: by time to live; 2, 4, 8 … seconds, then the rest after a transition of 4."""
+    """Webhooks retry policy: by time to live; 2, 4, 8 … seconds, then the rest after a transition of 4."""
     endpoint = Endpoint()
     async with connected(endpoint, retention_time=3600) as call:
         headers = await call.headers()
@@ -157,7 +157,7 @@ async def test_retention_keeps_everything_and_the_order_within_a_conversation() 
 
 @pytest.mark.parametrize("anyio_backend", [VIRTUAL])
 async def test_while_recovering_new_conversations_are_delivered_at_once() -> None:
-    """protocol notes 9.8: the others wait behind what is kept."""
+    """Webhooks retry policy: the others wait behind what is kept."""
     endpoint = Endpoint()
     async with connected(endpoint, retention_time=3600) as call:
         first, second = await call.headers(), await call.headers("second")
@@ -177,7 +177,7 @@ async def test_while_recovering_new_conversations_are_delivered_at_once() -> Non
 
 @pytest.mark.parametrize("anyio_backend", [VIRTUAL])
 async def test_a_failure_while_draining_begins_the_outage_again_and_time_drops_what_is_too_old() -> None:
-    """protocol notes 9.8."""
+    """Webhooks retry policy."""
     endpoint = Endpoint()
     cloud = Sandbox(in_process=True, agent="silent", clock=lambda: 1e9 + anyio.current_time())
     async with cloud, calling(cloud) as call:
@@ -197,7 +197,7 @@ async def test_a_failure_while_draining_begins_the_outage_again_and_time_drops_w
 
 @pytest.mark.parametrize("anyio_backend", [VIRTUAL])
 async def test_no_retries_for_one_kind_keep_it_from_starting_the_mechanism() -> None:
-    """protocol notes 9.8: `max_retries: 0` beside a retention time."""
+    """Webhooks retry policy: `max_retries: 0` beside a retention time."""
     endpoint = Endpoint()
     async with connected(endpoint, retention_time=60, max_retries=0) as call:
         endpoint.answers = [500]
@@ -208,7 +208,7 @@ async def test_no_retries_for_one_kind_keep_it_from_starting_the_mechanism() -> 
 
 
 def test_pauses_of_the_retention_law_end_at_five_minutes() -> None:
-    """protocol notes 9.8."""
+    """Webhooks retry policy."""
     law: RetentionLaw[str] = RetentionLaw(60)
     assert law.fail()
     assert not law.fail()

@@ -70,7 +70,7 @@ def sent(cloud: Sandbox, kind: str) -> int:
 
 @pytest.mark.requirement("conversation:open")
 async def test_a_conversation_is_opened_spoken_in_and_closed() -> None:
-    """protocol notes 5 and 6."""
+    """Connector API, `Create conversation`."""
     async with connected() as (cloud, session):
         consumer = session.consumer("customer-42")
         conversation = await consumer.open_conversation(
@@ -95,7 +95,7 @@ async def test_a_conversation_is_opened_spoken_in_and_closed() -> None:
 
 
 async def test_an_open_conversation_is_used_again_and_a_second_is_refused() -> None:
-    """protocol notes 1.2: a consumer may have one open conversation."""
+    """How-to guide: a consumer may have one open conversation."""
     async with connected() as (cloud, session):
         consumer = session.consumer("customer")
         first = await consumer.open_conversation()
@@ -148,7 +148,7 @@ async def test_a_restarted_worker_finds_the_conversation_in_the_store() -> None:
 
 
 async def test_a_conversation_that_nobody_here_can_name_is_told_so() -> None:
-    """protocol notes 8.3: the answer does not name the open conversation."""
+    """How-to guide: the answer does not name the open conversation."""
     async with Sandbox(in_process=True, agent="silent") as cloud:
         async with cloud.session() as session:
             await session.consumer("customer").open_conversation()
@@ -191,7 +191,7 @@ async def test_a_refused_profile_is_told_and_costs_no_conversation(caplog: pytes
 
 
 async def test_a_foreign_conversation_is_refused_for_that_consumer_alone() -> None:
-    """protocol notes 8.2: consumer A acting on consumer B's conversation."""
+    """Connector API, authorization: consumer A acting on consumer B's conversation."""
     async with connected() as (cloud, session):
         theirs = await session.consumer("victim").open_conversation()
         mine = session.conversation(theirs.conversation_id, "intruder")
@@ -238,7 +238,7 @@ async def test_any_body_can_be_sent_raw_ones_too() -> None:
 
 
 async def test_receipts_and_typing_reach_the_cloud() -> None:
-    """protocol notes 6.4."""
+    """Connector API, `Send`."""
     async with connected() as (cloud, session):
         conversation = await session.consumer("customer").open_conversation()
         sequence = cloud.agent.says(conversation.conversation_id, "hello") or 0
@@ -278,7 +278,7 @@ async def test_typing_always_sends_the_stop(how: str) -> None:
 
 
 async def test_fields_of_the_conversation_can_be_set() -> None:
-    """protocol notes 6.6 and 5.7."""
+    """Connector API, `Send`."""
     async with connected() as (_, session):
         conversation = await session.consumer("customer").open_conversation()
         await conversation.update_profile(SetUserProfile(first_name="Ada"))
@@ -301,7 +301,7 @@ async def test_closing_what_the_agent_has_closed_is_no_error() -> None:
 @pytest.mark.requirement("files:send")
 @pytest.mark.parametrize("anyio_backend", [ASYNCIO])  # a file is read in a thread, for which no virtual clock waits
 async def test_a_file_goes_through_the_storage_and_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """protocol notes 6.7."""
+    """Connector API examples, `File sharing`."""
     path = tmp_path / "logo.png"
     path.write_bytes(PNG)
 
@@ -356,7 +356,7 @@ async def test_a_storage_that_refuses_costs_the_publish() -> None:
 
 
 async def test_choosing_sends_the_action_and_then_the_text_with_the_same_metadata() -> None:
-    """protocol notes 6.5."""
+    """Rich messaging introduction."""
     async with connected() as (cloud, session):
         conversation = await session.consumer("customer").open_conversation()
         sequence = cloud.agent.says(conversation.conversation_id, "Which size?") or 0
@@ -379,7 +379,7 @@ async def test_choosing_sends_the_action_and_then_the_text_with_the_same_metadat
 
 @pytest.mark.requirement("client-properties:every-call")
 async def test_client_properties_are_on_every_call_of_the_conversation(caplog: pytest.LogCaptureFixture) -> None:
-    """protocol notes 5.2 and 11.3."""
+    """Connector API, `Create conversation`."""
     seen: list[str | None] = []
 
     class Watching(httpx.AsyncBaseTransport):
@@ -535,7 +535,7 @@ def test_ids_are_checked_when_handles_are_made() -> None:
 
 
 async def test_a_request_for_a_url_can_be_made_alone() -> None:
-    """protocol notes 6.7."""
+    """Connector API examples, `File sharing`."""
     async with connected() as (_, session):
         response = await session.request(GenerateURLForUploadFile(1000, "PNG"), consumer="customer")
         assert response.body.relative_path.startswith("/")

@@ -103,7 +103,7 @@ async def test_a_vault_that_fails_costs_a_warning_and_no_session(caplog: pytest.
 
 
 async def test_a_conversation_that_a_handler_claims_is_adopted() -> None:
-    """protocol notes 9.2: deliveries cover conversations that this connector did not open."""
+    """How-to guide: deliveries cover conversations that this connector did not open."""
     heard: list[tuple[str, str]] = []
     router = Router()
 
@@ -316,7 +316,7 @@ class _Storage(httpx.AsyncBaseTransport):
 
 
 async def test_a_storage_that_breaks_off_is_asked_again_and_then_told() -> None:
-    """protocol notes 6.7: the address lives a minute; nothing is published that is not there."""
+    """Connector API examples, "File sharing": the address lives a minute; nothing is published that is not there."""
     async with Sandbox(in_process=True, agent="silent") as cloud:
         storage = _Storage(httpx.ASGITransport(cloud.app))
         async with cloud.session(transport=storage) as session:

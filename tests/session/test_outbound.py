@@ -287,7 +287,7 @@ async def _refuse(post: Post, words: str) -> Any:
 
 
 async def test_a_closed_conversation_of_a_consumer_is_opened_again() -> None:
-    """protocol notes 1.3, step 8."""
+    """How-to guide."""
     cloud = FakeCloud()
     async with session_over(cloud) as session:
         first = await session.send(Outgoing("customer", "hello"))

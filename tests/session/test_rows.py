@@ -93,7 +93,7 @@ async def scene(*, sandbox: dict[str, Any] | None = None, **options: Any) -> Asy
 @pytest.mark.requirement("checklist:1")
 @pytest.mark.parametrize("shape", ["flat", "list"])
 async def test_hosts_are_looked_up_once_in_either_shape(shape: str) -> None:
-    """protocol notes 2."""
+    """Domain API page."""
     async with scene(sandbox={"domain_shape": shape}) as here:
         await here.session.consumer("one").open_conversation()
         asked = here.cloud.ledger.domain_calls
@@ -104,7 +104,7 @@ async def test_hosts_are_looked_up_once_in_either_shape(shape: str) -> None:
 
 @pytest.mark.requirement("checklist:1")
 async def test_given_hosts_are_not_looked_up() -> None:
-    """protocol notes 2: allow overrides."""
+    """Domain API page: allow overrides."""
     async with Sandbox(in_process=True, agent="silent") as cloud:
         async with cloud.session(domains=cloud.domains) as session:
             await session.consumer("customer").open_conversation()
@@ -113,7 +113,7 @@ async def test_given_hosts_are_not_looked_up() -> None:
 
 @pytest.mark.requirement("checklist:5")
 async def test_both_tokens_are_on_every_message_and_bare() -> None:
-    """protocol notes 5.2: Authorization without `Bearer`, X-LP-ON-BEHALF, Content-Type."""
+    """Connector API, "Create conversation": Authorization without `Bearer`, X-LP-ON-BEHALF, Content-Type."""
     async with scene() as here:
         conversation = await here.session.consumer("customer").open_conversation()
         await conversation.send_text("hello")
@@ -129,7 +129,7 @@ async def test_both_tokens_are_on_every_message_and_bare() -> None:
 
 @pytest.mark.requirement("checklist:7")
 async def test_the_least_opening_is_an_empty_profile_and_a_request() -> None:
-    """protocol notes 5.3."""
+    """Connector API, `Create conversation`."""
     async with scene() as here:
         await here.session.consumer("customer").open_conversation()
         assert here.watch.last("userprofile.SetUserProfile")["body"] == {}
@@ -139,7 +139,7 @@ async def test_the_least_opening_is_an_empty_profile_and_a_request() -> None:
 
 @pytest.mark.requirement("checklist:8", "checklist:9")
 async def test_a_conversation_is_opened_with_attributes_and_private_data() -> None:
-    """protocol notes 5.7."""
+    """Connector API, `Create conversation`."""
     customer = CustomerInfoSde(CustomerInfo(customer_id="c-1", balance=-12.5), auth=SdeAuth(amr=["pwd"], iss="shop"))
     profile = SetUserProfile(
         first_name="Ada",
@@ -167,7 +167,7 @@ async def test_a_conversation_is_opened_with_attributes_and_private_data() -> No
 
 @pytest.mark.requirement("checklist:10", "checklist:11")
 async def test_a_conversation_is_routed_by_campaign_context_skill_and_urgency() -> None:
-    """protocol notes 5.4 to 5.6."""
+    """Connector API, `Create conversation`."""
     async with scene() as here:
         await here.session.consumer("customer").open_conversation(
             campaign=CampaignInfo(campaign_id="244127", engagement_id="244128"),
@@ -185,7 +185,7 @@ async def test_a_conversation_is_routed_by_campaign_context_skill_and_urgency() 
 @pytest.mark.requirement("checklist:15")
 @pytest.mark.parametrize("status", ["ACCEPT", "READ", "ACCESS", "NACK", "ACTION"])
 async def test_every_receipt_can_be_given(status: str) -> None:
-    """protocol notes 6.4."""
+    """Connector API, `Send`."""
     async with scene() as here:
         conversation = await here.session.consumer("customer").open_conversation()
         sequence = here.cloud.agent.says(conversation.conversation_id, "hello") or 0
@@ -198,7 +198,7 @@ async def test_every_receipt_can_be_given(status: str) -> None:
 @pytest.mark.requirement("checklist:16")
 @pytest.mark.parametrize("state", ["ACTIVE", "INACTIVE", "GONE", "COMPOSING", "PAUSE"])
 async def test_every_chat_state_can_be_shown(state: str) -> None:
-    """protocol notes 6.4."""
+    """Connector API, `Send`."""
     async with scene() as here:
         conversation = await here.session.consumer("customer").open_conversation()
         assert await conversation.set_chat_state(ChatState(state)) is not None
@@ -208,7 +208,7 @@ async def test_every_chat_state_can_be_shown(state: str) -> None:
 
 @pytest.mark.requirement("checklist:17")
 async def test_metadata_stands_beside_the_body_plain_and_encoded() -> None:
-    """protocol notes 6.1: top level of the envelope; types that are new are taken as they are."""
+    """Connector API, "Send": top level of the envelope; types that are new are taken as they are."""
     async with scene() as here:
         conversation = await here.session.consumer("customer").open_conversation()
         items: list[MetadataItem | Mapping[str, object]] = [
@@ -224,7 +224,7 @@ async def test_metadata_stands_beside_the_body_plain_and_encoded() -> None:
 @pytest.mark.requirement("checklist:19")
 @pytest.mark.parametrize(("by", "field"), [("state", "ConversationStateField"), ("stage", "Stage")])
 async def test_a_conversation_is_closed_by_either_field(by: Any, field: str) -> None:
-    """protocol notes 6.6."""
+    """Connector API, `Send`."""
     async with scene() as here:
         conversation = await here.session.consumer("customer").open_conversation()
         assert await conversation.close(by=by) is not None
@@ -236,7 +236,7 @@ async def test_a_conversation_is_closed_by_either_field(by: Any, field: str) -> 
 
 @pytest.mark.requirement("checklist:20", "checklist:21", "checklist:22", "checklist:24")
 async def test_dialog_satisfaction_urgency_and_profile_change_later() -> None:
-    """protocol notes 6.6 and 5.7."""
+    """Connector API, `Send`."""
     async with scene() as here:
         conversation = await here.session.consumer("customer").open_conversation()
 
@@ -263,7 +263,7 @@ async def test_dialog_satisfaction_urgency_and_profile_change_later() -> None:
 
 @pytest.mark.requirement("checklist:23")
 async def test_fields_that_are_the_agents_are_passed_through_and_the_no_is_told() -> None:
-    """protocol notes 6.6: skill and participants; a field of tomorrow goes out as it is."""
+    """Connector API, "Send": skill and participants; a field of tomorrow goes out as it is."""
     async with scene() as here:
         conversation = await here.session.consumer("customer").open_conversation()
         fields = [
@@ -282,7 +282,7 @@ async def test_fields_that_are_the_agents_are_passed_through_and_the_no_is_told(
 
 @pytest.mark.requirement("checklist:42", "checklist:45")
 async def test_a_conversation_change_answers_what_a_person_would_ask() -> None:
-    """protocol notes 9.5; what is foreign, an echo, or for agents only is not shown."""
+    """Webhooks events; what is foreign, an echo, or for agents only is not shown."""
     heard: list[object] = []
     router = Router()
 
@@ -311,7 +311,7 @@ async def test_a_conversation_change_answers_what_a_person_would_ask() -> None:
 
 @pytest.mark.requirement("checklist:20", "checklist:46")
 async def test_a_survey_is_held_in_a_dialog_of_its_own() -> None:
-    """protocol notes 11.4: close the MAIN dialog, answer in the survey's, and the conversation ends with it."""
+    """Post-conversation survey tutorial: close the MAIN dialog, answer in the survey's, and it ends."""
     questions: list[Incoming[ContentEvent]] = []
     router = Router()
 
@@ -342,7 +342,7 @@ async def test_a_survey_is_held_in_a_dialog_of_its_own() -> None:
 
 @pytest.mark.requirement("checklist:48", "checklist:18")
 async def test_structured_content_and_quick_replies_come_typed_and_can_be_chosen() -> None:
-    """protocol notes 11.2 and 6.5."""
+    """Rich messaging introduction."""
     card = {
         "type": "vertical",
         "elements": [
@@ -379,7 +379,7 @@ async def test_structured_content_and_quick_replies_come_typed_and_can_be_chosen
 
 @pytest.mark.requirement("checklist:49")
 async def test_content_that_is_new_to_us_reaches_the_handlers_as_it_came() -> None:
-    """protocol notes 11.8: surface unknown ones, never fail."""
+    """Connector API overview: surface unknown ones, never fail."""
     heard: list[object] = []
     router = Router()
 

@@ -95,7 +95,7 @@ async def test_a_refused_token_is_forgotten_but_not_its_consumer(store: Store) -
 
 
 async def test_the_open_conversation_is_the_newest_that_is_not_closed(store: Store) -> None:
-    """There is at most one in the cloud (protocol notes 1.2)."""
+    """There is at most one in the cloud (how-to guide)."""
     assert await store.get_open_conversation(A, "anna") is None
     await store.put_conversation(conversation("c-1", opened_at=1.0))
     await store.put_conversation(conversation("c-2", opened_at=2.0))

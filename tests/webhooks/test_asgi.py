@@ -41,7 +41,7 @@ BODY = encoded(notification(content("c", 0, f"{CANARY} text")))
 
 
 async def test_a_genuine_delivery_is_answered_with_200() -> None:
-    """200 or 201 only; anything else is a failure (protocol notes 9.7)."""
+    """200 or 201 only; anything else is a failure (webhooks disclaimers)."""
     router = Router()
     got = recording(router)
     async with rig(router) as worker:
@@ -259,7 +259,7 @@ async def test_deliveries_before_the_credentials_are_known_come_again(caplog: py
 
 
 async def test_a_failure_of_ours_is_500_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """An error answer is better than none (protocol notes 9.7)."""
+    """An error answer is better than none (webhooks disclaimers)."""
 
     async def broken(account_id: str) -> Dispatcher | None:
         raise LookupError("no")

@@ -59,7 +59,7 @@ def order_of(got: list[Incoming[Any]], conversation: str) -> list[int | None]:
 
 @pytest.mark.parametrize("anyio_backend", ASYNCIO_AND_TRIO)
 async def test_doubles_are_handled_once_and_answered_with_200(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Duplicates happen: processed but answered late (protocol notes 9.9)."""
+    """Duplicates happen: processed but answered late (webhooks disclaimers)."""
     # trio keeps its idle threads for ten seconds, for whoever needs one next.
     monkeypatch.setattr("trio._core._thread_cache.IDLE_TIMEOUT", 0.01)
     router = Router()
@@ -85,7 +85,7 @@ async def test_the_same_chat_state_may_come_twice() -> None:
 
 
 async def test_a_notification_of_several_changes_is_taken_apart() -> None:
-    """`changes[]`: one or more; iterate all (protocol notes 9.6)."""
+    """`changes[]`: one or more; iterate all (webhooks events)."""
     router = Router()
     got = recording(router)
     async with rig(router) as worker:

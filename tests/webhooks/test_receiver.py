@@ -42,7 +42,7 @@ class Credentials:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
 def test_deliveries_of_the_vendor_are_verified(vector: dict[str, object]) -> None:
-    """Both signed samples that the vendor published (protocol notes 9.4)."""
+    """Both signed samples that the vendor published (webhooks notification protocol)."""
     headers, body = vector["headers"], str(vector["body"]).encode()
     assert isinstance(headers, dict)
     verified = WebhookReceiver(str(vector["secret"])).verify(headers, body)
@@ -95,7 +95,7 @@ def test_a_receiver_without_a_secret_is_refused(secrets: receiver_module.Secrets
     ids=["mapping", "upper", "bytes", "asgi", "iterator"],
 )
 def test_headers_come_in_any_of_the_usual_shapes(headers: receiver_module.Headers) -> None:
-    """Names are case-insensitive (protocol notes 9.3)."""
+    """Names are case-insensitive (webhooks notification protocol)."""
     assert WebhookReceiver(SECRET).verify(headers, BODY).account_id == ACCOUNT
 
 
@@ -113,7 +113,7 @@ def test_text_will_not_do() -> None:
 
 @pytest.mark.parametrize("name", ["X-Liveperson-Account-Id", "X-Liveperson-Client-Id", "X-Liveperson-Signature"])
 def test_each_missing_header_is_named(name: str) -> None:
-    """All three are present, else reject (protocol notes 9.4, step 1)."""
+    """All three are present, else reject (webhooks notification protocol)."""
     headers = headers_for(BODY)
     del headers[name]
     with pytest.raises(MissingHeader) as caught:
@@ -195,7 +195,7 @@ def _must_not_be_called(*args: object, **kwargs: object) -> None:
 
 
 def test_nothing_is_parsed_before_the_signature_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only then parse (protocol notes 9.4, step 6)."""
+    """Only then parse (webhooks notification protocol)."""
     monkeypatch.setattr(receiver_module, "decode_notification", _must_not_be_called)
     monkeypatch.setattr("orjson.loads", _must_not_be_called)
     monkeypatch.setattr("json.loads", _must_not_be_called)

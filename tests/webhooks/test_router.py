@@ -76,7 +76,7 @@ async def test_our_own_echo_is_not_shown_by_default() -> None:
 
 
 async def test_feeds_without_roles_are_told_apart_by_the_originator() -> None:
-    """The oldest samples have no originatorMetadata (protocol notes 12, 17)."""
+    """The oldest samples have no originatorMetadata (what live systems do)."""
     router, default = Router(), Recorder()
     router.on(ContentEvent)(default)
     async with rig(router) as worker:
@@ -94,7 +94,7 @@ async def test_feeds_without_roles_are_told_apart_by_the_originator() -> None:
 
 
 async def test_what_is_not_for_the_consumer_is_not_shown_by_default() -> None:
-    """Audience other than ALL (protocol notes 9.6)."""
+    """Audience other than ALL (webhooks events)."""
     router, default, whispers, anybody = Router(), Recorder(), Recorder(), Recorder()
     router.on(ContentEvent)(default)
     router.on(ContentEvent, audience=MessageAudience.AGENTS_AND_MANAGERS)(whispers)

@@ -129,7 +129,7 @@ async def test_a_cancelled_worker_leaves_the_lanes_usable() -> None:
 
 
 def test_the_guard_alarms_on_a_slow_mean_before_the_vendor_does() -> None:
-    """2.5 s over 2 minutes may disable the app (protocol notes 9.7): alarm at 1 s over 30 s."""
+    """2.5 s over 2 minutes may disable the app (webhooks disclaimers): alarm at 1 s over 30 s."""
     guard = AnswerGuard()
     assert [guard.record(0.01, now / 10) for now in range(100)] == [None] * 100
     alarms = [(now, guard.record(2.4, float(now))) for now in range(10, 120)]
@@ -149,7 +149,7 @@ def test_the_guard_forgives_single_slow_answers_and_forgets_old_ones() -> None:
 
 
 def test_the_same_event_has_the_same_key_however_it_is_delivered() -> None:
-    """De-duplicate by (conversation, dialog, sequence) and by change time stamp (protocol notes 9.9)."""
+    """De-duplicate by (conversation, dialog, sequence) and by change time stamp (webhooks disclaimers)."""
     one = split(parse_notification(notification(content("c", 5), content("d", 5))))  # type: ignore[arg-type]  # one object
     two = split(parse_notification(notification(content("d", 5, "other text"))))  # type: ignore[arg-type]  # one object
     assert [part.index for part in one] == [0, 1]
@@ -162,7 +162,7 @@ def test_the_same_event_has_the_same_key_however_it_is_delivered() -> None:
 
 
 def test_what_has_no_number_is_told_by_its_content_or_not_at_all() -> None:
-    """Chat states need no dedupe: the same one may well come twice (protocol notes 9.9)."""
+    """Chat states need no dedupe: the same one may well come twice (webhooks disclaimers)."""
     bare = notification(
         chat_state("c"),
         content("c", None),

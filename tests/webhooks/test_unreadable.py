@@ -1,6 +1,6 @@
 """Deliveries that are genuine and yet no notification: with a durable store they are kept aside, not refused.
 
-The vendor repeats what is answered with an error (protocol notes 9.7), and it would be as unreadable each time.
+The vendor repeats what is answered with an error (webhooks disclaimers), and it would be as unreadable each time.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ def test_answers_are_typed_by_what_was_asked_in_three_ways() -> None:
 
 
 def test_answers_in_another_order_than_asked_are_typed_by_their_shape() -> None:
-    """Protocol notes: correlate by id, not by position."""
+    """Connector API: correlate by id, not by position."""
     raw = b'[{"code":"OK","body":{"conversationId":"c"},"reqId":"2"},{"code":"OK","body":{"msg":"ok"},"reqId":"1"}]'
     answers = decode_response(raw, [SetUserProfile, ConsumerRequestConversation])
     assert isinstance(answers, list)

@@ -105,7 +105,7 @@ def test_conversation_field_may_be_an_object_or_an_array() -> None:
 
 
 def test_digits_are_understood_where_a_number_stands() -> None:
-    """Protocol notes on `sequence`: accept digit strings."""
+    """Connector API overview, on `sequence`: accept digit strings."""
     response = parse_response({"code": "OK", "body": {"sequence": "7"}, "reqId": "1"}, PublishEvent)
     assert not isinstance(response, list)
     assert response.body == EventPublished(7)

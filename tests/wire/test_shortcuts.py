@@ -17,7 +17,7 @@ def test_a_request_with_an_id_of_our_own_is_like_any_other(body: RequestBody[obj
 
 
 def test_an_event_for_the_main_dialog_is_like_any_other() -> None:
-    """The MAIN dialog has the id of its conversation (protocol notes 1.2)."""
+    """The MAIN dialog has the id of its conversation (how-to guide)."""
     event = ContentEvent.text_of("hello")
     assert main_event("d-1", event) == PublishEvent("d-1", event, "d-1")
 
