@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -89,6 +89,7 @@ class Job:
     outbox: str
     sandbox: SandboxAddress
     ids: dict[str, list[str]] = attrs.field(factory=dict[str, list[str]], init=False)
+    _numbered: int = attrs.field(default=0, init=False)
 
     @property
     def database(self) -> Path:
@@ -100,19 +101,30 @@ class Job:
 
         Without webhooks nobody can learn the id of a conversation whose opening was cut off: nobody is killed then.
         """
-        lines = [(f"c{number}", f"c{number}-hello") for number in range(consumers)]
-        lines += [(f"c{number % consumers}", f"m{number}") for number in range(messages)]
         self.ids = {f"c{number}": [] for number in range(consumers)}
-        written = []
-        for consumer, message_id in lines:
-            self.ids[consumer].append(message_id)
-            written.append(
-                json.dumps({"id": message_id, "consumer": consumer, "text": f"this is {message_id}"}) + "\n"
-            )
-        (self.folder / "hello").write_text("".join(written[:consumers]))
-        (self.folder / "input").write_text("".join(written))
+        hello = self._written((f"c{number}", f"c{number}-hello") for number in range(consumers))
+        (self.folder / "hello").write_text(hello)
         ran = self.start("hello", "--concurrency", "64").end()
         assert ran.code == 0, ran
+        (self.folder / "input").write_text(hello + self._more(messages))
+
+    def more(self, messages: int) -> str:
+        """Write another input, of further messages; its name."""
+        name = f"input-{self._numbered}"
+        (self.folder / name).write_text(self._more(messages))
+        return name
+
+    def _more(self, messages: int) -> str:
+        numbers = range(self._numbered, self._numbered + messages)
+        self._numbered += messages
+        return self._written((f"c{number % len(self.ids)}", f"m{number}") for number in numbers)
+
+    def _written(self, lines: Iterable[tuple[str, str]]) -> str:
+        written: list[str] = []
+        for consumer, message_id in lines:
+            self.ids[consumer].append(message_id)
+            written.append(json.dumps({"id": message_id, "consumer": consumer, "text": f"this is {message_id}"}))
+        return "".join(f"{line}\n" for line in written)
 
     def start(self, name: str = "input", *options: str, results: str = "results") -> Run:
         """Start a pump."""
@@ -148,9 +160,9 @@ class Job:
         return True
 
     def is_writable(self) -> bool:
-        """Whether nobody holds the only write lock that a file has."""
+        """Whether no process is in the middle of a transaction; of a file: holds the only write lock that it has."""
         if not self.outbox.startswith("sqlite"):
-            return True
+            return self._is_quiet()
         database = sqlite3.connect(self.database, timeout=0.2, isolation_level=None)
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -160,6 +172,16 @@ class Job:
         finally:
             database.close()
         return True
+
+    def _is_quiet(self) -> bool:
+        import psycopg  # here, for it is an extra; whoever has such an outbox has it
+
+        asked = "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        with psycopg.connect(self.outbox, autocommit=True) as database:
+            # What the server is at will end by itself; what waits for a word of its client will not.
+            while "active" in (states := [state for (state,) in database.execute(asked).fetchall()]):
+                time.sleep(LOOK)
+        return "idle in transaction" not in states
 
     def kill_once(self, chance: random.Random, *options: str) -> bool:
         """Start a pump and kill it 80 to 200 ms after its first message arrived; False if it was done before."""

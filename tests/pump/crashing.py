@@ -14,7 +14,7 @@ import anyio
 
 from connector_async import AppCredentials, ConnectorSession
 from connector_async.pump import Pump, PumpMessage
-from connector_async.store import SqliteStore
+from connector_async.store import PostgresStore, SqliteStore
 from connector_async.store.outbox import Advance, Claim, OutboxMessage, PutResult, Settlement
 
 __all__ = ["POINTS", "main"]
@@ -56,8 +56,12 @@ class CrashingOutbox:
         return advances
 
 
+def _store(url: str) -> Any:
+    return SqliteStore(Path(url.removeprefix("sqlite:///"))) if url.startswith("sqlite") else PostgresStore(url)
+
+
 async def _pump(asked: dict[str, Any]) -> None:
-    store = SqliteStore(Path(asked["outbox"]))
+    store = _store(asked["outbox"])
     session = ConnectorSession(
         asked["account_id"],
         AppCredentials(asked["client_id"], asked["client_secret"]),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +30,7 @@ pytest.importorskip("starlette", reason="the sandbox needs its extra")
 LEASE = 1.5
 IN_FLIGHT = 32
 OPTIONS = ("--lease", str(LEASE), "--concurrency", str(IN_FLIGHT))
+_databases = itertools.count(1)
 
 
 @pytest.fixture
@@ -35,11 +39,32 @@ def sandbox() -> Iterator[SandboxAddress]:
         yield address
 
 
-def _sqlite(folder: Path) -> str:
-    return f"sqlite:///{folder / 'outbox.db'}"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def job(request: pytest.FixtureRequest, tmp_path: Path, sandbox: SandboxAddress) -> Job:
+    """On either engine; the server lives on, what is killed is the pump."""
+    if request.param == "sqlite":
+        return Job(tmp_path, f"sqlite:///{tmp_path / 'outbox.db'}", sandbox)
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = f"pump_{next(_databases)}"
+    with _connected(server.dsn) as database:
+        database.execute(f"CREATE DATABASE {name}")
+    return Job(tmp_path, f"postgresql://postgres@/{name}?host={server.folder}", sandbox)
 
 
-def _kill_and_finish(job: Job, kills: int) -> dict[str, int]:
+def _connected(dsn: str) -> Any:
+    import psycopg  # here, for it is an extra; without it the fixture `postgres_server` skips the test
+
+    return psycopg.connect(dsn, autocommit=True)
+
+
+def _tell(what: str, job: Job, **figures: int) -> None:
+    """For `pytest -s`."""
+    print(json.dumps({"row": what, "outbox": job.outbox.partition(":")[0], **figures}))
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.soak)])
+def test_p1_a_pump_that_is_killed_again_and_again_loses_nothing(kills: int, job: Job) -> None:
+    """Our fault tables, P1: SIGKILL 80 to 200 ms after each run's first message; 200 kills with `-m soak`."""
     chance = random.Random(kills)
     # Slow enough that the work outlasts the kills.
     job.fill(consumers=200, messages=60 * kills)
@@ -51,34 +76,15 @@ def _kill_and_finish(job: Job, kills: int) -> dict[str, int]:
     assert last.summary is not None
     assert last.summary["waiting"] == 0
     counted = job.check()
+    _tell("P1", job, kills=done, **counted)
     assert counted["doubled"] <= done * IN_FLIGHT
     assert last.summary["accepted"] == counted["messages"]
     assert last.summary["maybe_duplicate"] == counted["reported"]
-    figures = {"kills": done, **counted}
-    print(json.dumps(figures))
     assert done == kills
-    return figures
-
-
-@pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.soak)])
-def test_p1_a_pump_that_is_killed_again_and_again_loses_nothing(
-    kills: int, tmp_path: Path, sandbox: SandboxAddress
-) -> None:
-    """Our fault tables, P1: SIGKILL 80 to 200 ms after each run's first message; 200 kills with `-m soak`."""
-    _kill_and_finish(Job(tmp_path, _sqlite(tmp_path), sandbox), kills)
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.soak)])
-def test_p1_neither_does_one_on_postgresql(
-    kills: int, tmp_path: Path, sandbox: SandboxAddress, postgres_server: PostgresServer
-) -> None:
-    """The server lives on; what is killed is the pump."""
-    url = f"postgresql://postgres@/postgres?host={postgres_server.folder}"
-    _kill_and_finish(Job(tmp_path, url, sandbox), kills)
 
 
 def _pause(late: Run, job: Job) -> None:
-    """SIGSTOP it while it is not writing: the only write lock of a file, held by who sleeps, stops everybody."""
+    """SIGSTOP it while it is not writing: a lock held by who sleeps stops everybody, for a while or for ever."""
     while True:
         assert not late.wait(0.1)
         late.process.send_signal(signal.SIGSTOP)
@@ -89,29 +95,32 @@ def _pause(late: Run, job: Job) -> None:
         late.process.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.soak)])
-def test_p4_a_pump_that_wakes_late_settles_nothing_that_others_have_taken(
-    rounds: int, tmp_path: Path, sandbox: SandboxAddress
-) -> None:
-    """Our fault tables, P4: SIGSTOP past the lease, while a second pump works on the same outbox."""
-    job = Job(tmp_path, _sqlite(tmp_path), sandbox)
-    job.fill(consumers=100, messages=600 * rounds)
+@pytest.mark.parametrize(
+    ("pumps", "rounds"),
+    [(3, 1), *(pytest.param(pumps, 50, marks=pytest.mark.soak) for pumps in (2, 4))],
+)
+def test_p4_a_pump_that_wakes_late_settles_nothing_that_others_have_taken(pumps: int, rounds: int, job: Job) -> None:
+    """Our fault tables, P4: SIGSTOP past the lease, while one to three others work on; with `-m soak` 200 rounds."""
+    job.fill(consumers=100, messages=0)
+    names = ["results-late", *(f"results-{number}" for number in range(1, pumps))]
     lost = 0
     for _ in range(rounds):
-        before = job.arrived()
-        late = job.start("input", *OPTIONS, "--rate", "400", results="results-late")
+        before, wanted = job.arrived(), job.more(300)
+        late = job.start(wanted, *OPTIONS, "--rate", "400", results="results-late")
         assert job.wait_until_it_sends(late, before)
         _pause(late, job)
         try:
-            other = job.start("input", *OPTIONS).end()
+            others = [job.start(wanted, *OPTIONS, results=name) for name in names[1:]]
+            ended = [other.end() for other in others]
         finally:
             late.process.send_signal(signal.SIGCONT)
-        woken = late.end()
-        assert (other.code, woken.code) == (0, 0), (other, woken)
-        assert woken.summary is not None
-        lost += woken.summary["lease_lost"]
+        ended.append(late.end())
+        assert {ran.code for ran in ended} == {0}, ended
+        assert ended[-1].summary is not None
+        lost += ended[-1].summary["lease_lost"]
     assert lost > 0
-    counted = job.check()
+    counted = job.check(results=["results", *names])
+    _tell("P4", job, pumps=pumps, rounds=rounds, late_marks_rejected=lost, **counted)
     assert counted["doubled"] <= rounds * IN_FLIGHT
 
 
@@ -128,18 +137,20 @@ def test_p4_a_pump_that_wakes_late_settles_nothing_that_others_have_taken(
     ids=lambda signals: "-".join(one.name for one in signals),
 )
 def test_p6_a_signal_stops_the_pump_and_loses_nothing(
-    signals: tuple[signal.Signals, ...], rounds: int, tmp_path: Path, sandbox: SandboxAddress
+    signals: tuple[signal.Signals, ...], rounds: int, job: Job
 ) -> None:
     """Our fault tables, P6: the first signal drains, a second one stops at once; --resume goes on with the rest."""
-    job = Job(tmp_path, _sqlite(tmp_path), sandbox)
     job.fill(consumers=100, messages=300 * rounds)
+    longest = 0.0
     for _ in range(rounds):
         before = job.arrived()
         run = job.start("input", *OPTIONS, "--rate", "400")
         assert job.wait_until_it_sends(run, before)
+        signalled = time.monotonic()
         for number in signals:
             run.process.send_signal(number)
         ran = run.end()
+        longest = max(longest, time.monotonic() - signalled)
         assert ran.code == 1, ran
         assert ran.summary is not None
         # Two that are pending at once are told in the order of their numbers.
@@ -149,13 +160,15 @@ def test_p6_a_signal_stops_the_pump_and_loses_nothing(
     last = job.start("input", *OPTIONS).end()
     assert last.code == 0, last
     counted = job.check()
+    _tell("P6", job, stops=rounds, longest_ms=round(longest * 1000), **counted)
+    assert longest < 30.0
     assert counted["doubled"] <= (rounds * IN_FLIGHT if len(signals) > 1 else 0)
 
 
 def _crashing(job: Job, messages: list[dict[str, str]], point: str | None) -> subprocess.CompletedProcess[str]:
     address = job.sandbox
     asked = {
-        "outbox": str(job.database),
+        "outbox": job.outbox,
         "account_id": address.account_id,
         "client_id": address.client_id,
         "client_secret": address.client_secret,
@@ -176,22 +189,20 @@ def _crashing(job: Job, messages: list[dict[str, str]], point: str | None) -> su
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("point", POINTS)
-def test_p2_a_crash_at_a_named_point_doubles_only_what_it_must(
-    point: str, rounds: int, tmp_path: Path, sandbox: SandboxAddress
-) -> None:
+def test_p2_a_crash_at_a_named_point_doubles_only_what_it_must(point: str, rounds: int, job: Job) -> None:
     """Our fault tables, P2: only what was sent and not marked is sent twice, as its second attempt, and says so."""
-    job = Job(tmp_path, _sqlite(tmp_path), sandbox)
+    figures: Counter[str] = Counter()
     warm = [{"id": f"c{consumer}-hello", "consumer": f"c{consumer}"} for consumer in range(3)]
     assert _crashing(job, warm, None).returncode == 0
     for number in range(rounds):
         messages = [{"id": f"{number}-{n}", "consumer": f"c{n % 3}"} for n in range(6)]
         crashed = _crashing(job, messages, point)
         assert crashed.returncode == -signal.SIGKILL, crashed.stderr
-        before = _applied(sandbox)
+        before = _applied(job.sandbox)
         finished = _crashing(job, messages, None)
         assert finished.returncode == 0, finished.stderr
         report = json.loads(finished.stdout)
-        after = _applied(sandbox)
+        after = _applied(job.sandbox)
         assert report["put"] == ["known"] * 6
         ids = [one["id"] for one in messages]
         assert all(after[message_id] >= 1 for message_id in ids)
@@ -205,6 +216,8 @@ def test_p2_a_crash_at_a_named_point_doubles_only_what_it_must(
         marked = set(ids) - report["told"].keys()
         assert bool(marked) == (point == "after mark")
         assert bool(doubled) or point != "before mark"
+        figures.update(messages=len(ids), doubled=len(doubled), reported=len(reported))
+    _tell(f"P2, {point}", job, crashes=rounds, **figures)
 
 
 def _applied(sandbox: SandboxAddress) -> Counter[str]:
