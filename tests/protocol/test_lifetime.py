@@ -80,6 +80,7 @@ def test_jitter_brings_the_renewal_forward_by_a_tenth_at_most() -> None:
         ({"iat": WALL, "exp": WALL + 600}, 120, 120.0),
         ({"iat": WALL, "exp": WALL + 60}, 120, 60.0),
         ({}, None, DEFAULT_LIFETIME),
+        ({}, 0.5, 0.5),
         ({"iat": WALL, "exp": WALL + 7 * 86_400}, None, 7 * 86_400.0),
     ],
 )
@@ -116,6 +117,12 @@ def test_an_exp_of_any_other_kind_falls_back_to_60_minutes(exp: object) -> None:
     """Rule 9 and S4: PyJWT hands on whatever stands in an unverified token."""
     assert lifetime_of({"exp": exp}, None, WALL) == DEFAULT_LIFETIME
     assert lifetime_of({"exp": exp, "iat": WALL}, exp, WALL) == DEFAULT_LIFETIME
+
+
+@pytest.mark.parametrize("exp", [math.inf, "inf", math.nan])
+def test_an_endless_exp_does_not_shorten_what_came_with_the_token(exp: object) -> None:
+    """Ours: what is no number is as good as absent, not as good as 60 minutes."""
+    assert lifetime_of({"exp": exp}, 7200, WALL) == 7200.0
 
 
 @pytest.mark.parametrize("skew", [3600.0, 86_400.0, 3 * 86_400.0])

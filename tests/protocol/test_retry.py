@@ -238,7 +238,12 @@ def test_without_a_table_there_is_no_server_pause() -> None:
     assert _pause(RetryPolicy(name="eager", server_pauses=()), _answered(500)) == 0.0
 
 
-@given(base=st.floats(0.001, 100.0), factor=st.floats(1.0, 1000.0), attempt=st.integers(1, 3000), random=RANDOM)
+@given(
+    base=st.floats(0.001, 100.0),
+    factor=st.floats(1.0, 1000.0),
+    attempt=st.integers(1, 9) | st.integers(1, 3000),
+    random=RANDOM,
+)
 def test_exponential_pauses_double_with_full_jitter_and_never_exceed_the_longest(
     base: float, factor: float, attempt: int, random: float
 ) -> None:
@@ -391,6 +396,7 @@ def test_any_header_gives_seconds_or_nothing(header: str) -> None:
         ({"server_pauses": (math.inf,)}, "server_pauses must be seconds, none below 0"),
         ({"spread": -0.1}, "spread must be from 0 to 1"),
         ({"spread": math.nan}, "spread must be from 0 to 1"),
+        ({"spread": 1.1}, "spread must be from 0 to 1"),
         ({"unknown": "maybe"}, "unknown"),
     ],
 )
@@ -425,6 +431,10 @@ def test_the_presets_are_what_they_say() -> None:
     assert (vendor.max_attempts, exponential.max_attempts, plain.max_attempts) == (12, 5, 4)
     assert (exponential.connect_base, exponential.longest_pause, exponential.full_jitter) == (0.5, 20.0, True)
     assert plain.server_pauses == (5.0, 10.0, 15.0)
+    assert vendor.server_pauses == (5.0, 10.0, 15.0, 120.0, 240.0, 480.0)
+    assert exponential == RetryPolicy.exponential(base=0.5, longest=20.0, max_attempts=5, unknown="resend")
     assert {vendor.unknown, exponential.unknown, plain.unknown} == {"resend"}
+    assert {policy(unknown="report").unknown for policy in (RetryPolicy.vendor, RetryPolicy.exponential)} == {"report"}
+    assert RetryPolicy.none() == RetryPolicy(name="none", max_attempts=1, unknown="report")
     assert attrs.evolve(vendor, spread=1.0, server_pauses=(0.0,)).spread == 1.0
     assert attrs.evolve(vendor, spread=0.0).spread == 0.0

@@ -116,6 +116,24 @@ def test_the_queue_that_gets_the_most_new_requests_is_not_put_to_the_back_by_the
     assert order.count(0) == order.count(1) == order.count(2) == 20
 
 
+def test_a_queue_that_was_served_out_of_turn_goes_to_the_back_as_well() -> None:
+    """Fair: it asked for itself, from within the `granted` of another, and had its turn by that."""
+    a, b, c, d = _queues(4, SharedWidth(1))
+    running, first = _enter(a, 1), RecordingTicket(1)
+    b.enter(first, 0.0)
+    served, more, waits = _enter(c, 1), _enter(c, 2), _enter(d, 1)
+
+    def granted() -> None:
+        b.leave(first, 0.0)
+        _enter(c, 3)
+
+    first.when_granted = granted
+    a.leave(running, 0.0)
+    assert (served.grants, more.grants, waits.grants) == (1, 0, 0)
+    c.leave(served, 0.0)
+    assert (more.grants, waits.grants) == (0, 1)
+
+
 def test_a_queue_that_cannot_use_its_turn_passes_it_on() -> None:
     """Its rate, or a cancelled request, must not cost the others the width."""
     shared = SharedWidth(1)
