@@ -11,7 +11,8 @@ import anyio
 import attrs
 
 from connector_async._concurrency import Clock
-from connector_async.errors import SessionClosed
+from connector_async._redact import mask
+from connector_async.errors import ConversationAlreadyOpen, SessionClosed
 from connector_async.pump._keeper import Keeper
 from connector_async.pump._policy import PumpPolicy, judge, left_behind
 from connector_async.pump._sending import Sending
@@ -162,6 +163,9 @@ class Lanes:
         failures = self._failures.pop(message_id, 0)
         settlement = judge(claim, outcome, self._policy, failures=failures)
         if settlement.state is MessageState.WAITING:
+            if isinstance(outcome.error, ConversationAlreadyOpen) and not failures:
+                # Told once, for what waits is in no report.
+                logger.warning("a message of %s waits: %s", mask(claim.message.consumer), settlement.reason)
             self._failures[message_id] = failures + 1
             if len(self._failures) > _MAX_FAILURES:
                 self._failures.popitem(last=False)

@@ -47,15 +47,21 @@ class PumpPolicy:
 
     Attributes:
         unknown: `resend` what may have landed, under the same request id and marked `maybe_duplicate`; or `leave` it,
-            UNKNOWN, for a person. What a crashed process had begun may have landed too.
+            UNKNOWN, for a person. What a crashed process had begun may have landed too, and no echo settles it: an
+            echo does not name its request, so that of an earlier message with the same text would be taken for it,
+            and the message be lost in silence. Sent again it is there twice at worst, and says so.
         after_refusal: `continue` with the messages behind a dead one, or let them `wait` until it is revived or
             discarded.
         reopen: Open a new conversation for a message whose conversation turns out to be closed. If not, that message
             is refused.
         max_attempts: Give a message up after it was sent this often; None for never. What never reaches the cloud
             costs no attempt.
-        max_openings: Give a message up, NOT_SENT, after the cloud has said this often in a row that its consumer has
-            an open conversation, and nobody here could name it (a webhook does); None for never.
+        max_openings: Give a message up after the cloud has said this often in a row that its consumer has an open
+            conversation, and nobody here could name it; None for never. That is so after a process has died between
+            the opening and writing down the id, which the cloud tells once. A conversation change that comes to the
+            webhooks of any process with this store names it. Without webhooks it has to be closed by an agent; then
+            the message is sent in a new one, if it waits, or once it is revived. It ends NOT_SENT, but UNKNOWN if a
+            process has died over it.
         first_backoff: Seconds until a message that was not accepted is sent again; doubled each time.
         longest_backoff: Seconds that they never exceed, unless the cloud says more.
         timeout: Seconds for opening a conversation, and for sending a message.
@@ -126,7 +132,7 @@ def judge(claim: Claim, outcome: Outcome[Any], policy: PumpPolicy, *, failures: 
         state=state,
         attempts=attempts,
         conversation_id=outcome.conversation_id,
-        reason=_reason(outcome.error),
+        reason=_unnamed(claim) if isinstance(outcome.error, ConversationAlreadyOpen) else _reason(outcome.error),
         maybe_duplicate=maybe,
         retry_in=0.0 if state.is_final else _pause(outcome.error, policy, failures),
         holds_lane=is_dead and policy.after_refusal == "wait",
@@ -184,6 +190,23 @@ def _pause(error: Exception | None, policy: PumpPolicy, failures: int) -> float:
     pause = min(policy.first_backoff * 2.0 ** min(failures, _MOST_DOUBLINGS), policy.longest_backoff)
     asked: object = getattr(error, "retry_after", None)
     return max(pause, asked) if isinstance(asked, int | float) else pause
+
+
+def _unnamed(claim: Claim) -> str:
+    """Why a message waits for a conversation, or was given up over it, and what helps.
+
+    That a process has died over it is written down, what that process was at is not: one more flush of the disk for
+    each opening would say no more than that the cloud knows a conversation which the store does not.
+    """
+    if in_doubt(claim):
+        cause = "a process died when this was its turn, most likely while the conversation was being opened"
+    else:
+        cause = "another program opened it, or a process that died before it could write down the id"
+    return (
+        f"ConversationAlreadyOpen: the consumer has an open conversation whose id is not known here: {cause}. "
+        "What helps: a webhook connected to this store, which names it with its next change; or an agent who closes "
+        "it, after which this can be sent again"
+    )
 
 
 def _reason(error: Exception | None) -> str | None:

@@ -19,12 +19,13 @@ from typing import IO, Any
 import attrs
 
 from connector_async.cli._audit import read_ledger
-from connector_async.cli._sandbox_process import SandboxAddress
+from connector_async.cli._sandbox_process import SandboxAddress, sandbox_process
 
-__all__ = ["Job", "Ran", "Run"]
+__all__ = ["Job", "Ran", "Run", "SandboxAddress", "crashing", "crashing_settings", "sandbox_process", "tell"]
 
 PATIENCE = 120.0
 LOOK = 0.02
+ROOT = Path(__file__).parents[2]
 
 
 @attrs.frozen
@@ -97,16 +98,20 @@ class Job:
         return Path(self.outbox.removeprefix("sqlite:///"))
 
     def fill(self, consumers: int, messages: int) -> None:
-        """Write an input, consumers in turn; and have their conversations opened.
-
-        Without webhooks nobody can learn the id of a conversation whose opening was cut off: nobody is killed then.
-        """
+        """Write an input, consumers in turn; and have their conversations opened, before anybody is killed."""
         self.ids = {f"c{number}": [] for number in range(consumers)}
         hello = self._written((f"c{number}", f"c{number}-hello") for number in range(consumers))
         (self.folder / "hello").write_text(hello)
         ran = self.start("hello", "--concurrency", "64").end()
         assert ran.code == 0, ran
         (self.folder / "input").write_text(hello + self._more(messages))
+
+    def fill_with_strangers(self, consumers: int) -> None:
+        """Write an input of two messages for each, whose conversations are still to be opened."""
+        self.ids = {f"c{number}": [] for number in range(consumers)}
+        self._numbered = consumers
+        pairs = ((f"c{number}", name) for number in range(consumers) for name in (f"c{number}-hello", f"m{number}"))
+        (self.folder / "input").write_text(self._written(pairs))
 
     def more(self, messages: int) -> str:
         """Write another input, of further messages; its name."""
@@ -144,11 +149,23 @@ class Job:
         )
         return Run(process, said)
 
+    def ask_sandbox(self, method: str, path: str, body: object = None) -> Any:
+        """Use its admin interface."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.sandbox.url}/sandbox/{path}", data, method=method)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=30) as answer:
+            return json.load(answer)
+
     def arrived(self) -> int:
         """How many sends reached the sandbox so far."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{self.sandbox.url}/sandbox/ledger", timeout=30) as answer:
-            return int(json.load(answer)["calls"].get("send", 0))
+        return int(self.ask_sandbox("GET", "ledger")["calls"].get("send", 0))
+
+    def applied(self) -> Counter[str]:
+        """How often each message had its effect, once the sandbox has nothing left to do."""
+        self.ask_sandbox("POST", "settle", {})
+        entries, _ = read_ledger(self.sandbox.url)
+        return Counter(one["request_id"] for one in entries if one["type"] == "ms.PublishEvent" and one["applied"])
 
     def wait_until_it_sends(self, run: Run, before: int) -> bool:
         """Wait for arrivals beyond `before`; False if the process ended first."""
@@ -222,6 +239,38 @@ class Job:
                 assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             database.close()
         return Counter(messages=len(wanted), doubled=len(doubled), reported=len(reported))
+
+
+def tell(what: str, job: Job, **figures: int) -> None:
+    """For `pytest -s`."""
+    print(json.dumps({"row": what, "outbox": job.outbox.partition(":")[0], **figures}))
+
+
+def crashing(
+    job: Job, messages: Sequence[dict[str, str]], point: str | None, **asked: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run `tests.pump.crashing` until it is done, or dead."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.pump.crashing"],
+        input=json.dumps({**crashing_settings(job), "messages": messages, "point": point, **asked}) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+def crashing_settings(job: Job) -> dict[str, Any]:
+    """What such a process has to know."""
+    address = job.sandbox
+    return {
+        "outbox": job.outbox,
+        "account_id": address.account_id,
+        "client_id": address.client_id,
+        "client_secret": address.client_secret,
+        "domain_api": address.domain_api,
+    }
 
 
 def _consumer_of(message_id: str, consumers: int) -> str:

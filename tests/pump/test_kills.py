@@ -2,64 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from connector_async.cli._audit import read_ledger
-from connector_async.cli._sandbox_process import SandboxAddress, sandbox_process
-from tests.pump.command import Job, Run
+from tests.pump.command import Job, Run, crashing, tell
 from tests.pump.crashing import POINTS
-from tests.store.postgres_server import PostgresServer, postgres_server
-
-__all__ = ["postgres_server"]
-
-pytest.importorskip("starlette", reason="the sandbox needs its extra")
 
 LEASE = 1.5
 IN_FLIGHT = 32
 OPTIONS = ("--lease", str(LEASE), "--concurrency", str(IN_FLIGHT))
-_databases = itertools.count(1)
-
-
-@pytest.fixture
-def sandbox() -> Iterator[SandboxAddress]:
-    with sandbox_process() as address:
-        yield address
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def job(request: pytest.FixtureRequest, tmp_path: Path, sandbox: SandboxAddress) -> Job:
-    """On either engine; the server lives on, what is killed is the pump."""
-    if request.param == "sqlite":
-        return Job(tmp_path, f"sqlite:///{tmp_path / 'outbox.db'}", sandbox)
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    name = f"pump_{next(_databases)}"
-    with _connected(server.dsn) as database:
-        database.execute(f"CREATE DATABASE {name}")
-    return Job(tmp_path, f"postgresql://postgres@/{name}?host={server.folder}", sandbox)
-
-
-def _connected(dsn: str) -> Any:
-    import psycopg  # here, for it is an extra; without it the fixture `postgres_server` skips the test
-
-    return psycopg.connect(dsn, autocommit=True)
-
-
-def _tell(what: str, job: Job, **figures: int) -> None:
-    """For `pytest -s`."""
-    print(json.dumps({"row": what, "outbox": job.outbox.partition(":")[0], **figures}))
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.soak)])
@@ -76,7 +33,7 @@ def test_p1_a_pump_that_is_killed_again_and_again_loses_nothing(kills: int, job:
     assert last.summary is not None
     assert last.summary["waiting"] == 0
     counted = job.check()
-    _tell("P1", job, kills=done, **counted)
+    tell("P1", job, kills=done, **counted)
     assert counted["doubled"] <= done * IN_FLIGHT
     assert last.summary["accepted"] == counted["messages"]
     assert last.summary["maybe_duplicate"] == counted["reported"]
@@ -120,7 +77,7 @@ def test_p4_a_pump_that_wakes_late_settles_nothing_that_others_have_taken(pumps:
         lost += ended[-1].summary["lease_lost"]
     assert lost > 0
     counted = job.check(results=["results", *names])
-    _tell("P4", job, pumps=pumps, rounds=rounds, late_marks_rejected=lost, **counted)
+    tell("P4", job, pumps=pumps, rounds=rounds, late_marks_rejected=lost, **counted)
     assert counted["doubled"] <= rounds * IN_FLIGHT
 
 
@@ -160,31 +117,9 @@ def test_p6_a_signal_stops_the_pump_and_loses_nothing(
     last = job.start("input", *OPTIONS).end()
     assert last.code == 0, last
     counted = job.check()
-    _tell("P6", job, stops=rounds, longest_ms=round(longest * 1000), **counted)
+    tell("P6", job, stops=rounds, longest_ms=round(longest * 1000), **counted)
     assert longest < 30.0
     assert counted["doubled"] <= (rounds * IN_FLIGHT if len(signals) > 1 else 0)
-
-
-def _crashing(job: Job, messages: list[dict[str, str]], point: str | None) -> subprocess.CompletedProcess[str]:
-    address = job.sandbox
-    asked = {
-        "outbox": job.outbox,
-        "account_id": address.account_id,
-        "client_id": address.client_id,
-        "client_secret": address.client_secret,
-        "domain_api": address.domain_api,
-        "messages": messages,
-        "point": point,
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "tests.pump.crashing"],
-        input=json.dumps(asked) + "\n",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.soak)])
@@ -193,16 +128,16 @@ def test_p2_a_crash_at_a_named_point_doubles_only_what_it_must(point: str, round
     """Our fault tables, P2: only what was sent and not marked is sent twice, as its second attempt, and says so."""
     figures: Counter[str] = Counter()
     warm = [{"id": f"c{consumer}-hello", "consumer": f"c{consumer}"} for consumer in range(3)]
-    assert _crashing(job, warm, None).returncode == 0
+    assert crashing(job, warm, None).returncode == 0
     for number in range(rounds):
         messages = [{"id": f"{number}-{n}", "consumer": f"c{n % 3}"} for n in range(6)]
-        crashed = _crashing(job, messages, point)
+        crashed = crashing(job, messages, point)
         assert crashed.returncode == -signal.SIGKILL, crashed.stderr
-        before = _applied(job.sandbox)
-        finished = _crashing(job, messages, None)
+        before = job.applied()
+        finished = crashing(job, messages, None)
         assert finished.returncode == 0, finished.stderr
         report = json.loads(finished.stdout)
-        after = _applied(job.sandbox)
+        after = job.applied()
         assert report["put"] == ["known"] * 6
         ids = [one["id"] for one in messages]
         assert all(after[message_id] >= 1 for message_id in ids)
@@ -217,9 +152,4 @@ def test_p2_a_crash_at_a_named_point_doubles_only_what_it_must(point: str, round
         assert bool(marked) == (point == "after mark")
         assert bool(doubled) or point != "before mark"
         figures.update(messages=len(ids), doubled=len(doubled), reported=len(reported))
-    _tell(f"P2, {point}", job, crashes=rounds, **figures)
-
-
-def _applied(sandbox: SandboxAddress) -> Counter[str]:
-    entries, _ = read_ledger(sandbox.url)
-    return Counter(one["request_id"] for one in entries if one["type"] == "ms.PublishEvent" and one["applied"])
+    tell(f"P2, {point}", job, crashes=rounds, **figures)

@@ -14,7 +14,7 @@ from connector_async.sandbox import Sandbox
 from connector_async.store.base import ConversationRecord
 from connector_async.store.outbox import Claim, MessageState, PutResult, Settlement
 from connector_async.transport.base import Answer
-from tests.doubles import FakeCloud, Post, answer, lost, not_sent
+from tests.doubles import FakeCloud, Post, answer, lost, not_sent, ok
 from tests.guards import CANARY, assert_canary_absent
 from tests.pump.rig import (
     ACCOUNT,
@@ -304,6 +304,34 @@ async def test_a_consumer_with_a_conversation_that_nobody_can_name_waits_until_i
             await pump.drained()
     entry = await entry_of(store, 1)
     assert (entry.state, entry.attempts) == (MessageState.ACCEPTED, 1)
+
+
+async def test_the_conversation_that_another_process_has_heard_of_is_used_and_the_waiting_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The process that webhooks come to has the same store, and need not be a pump."""
+    store, cloud = new_store(), FakeCloud()
+
+    async def already_open(post: Post) -> Answer:
+        if isinstance(post.json, dict):
+            return ok(post)
+        body = {"code": 400, "body": {"msg": "Consumer already has open conversation"}}
+        return answer(200, [{**body, "reqId": request_id} for request_id in post.ids])
+
+    cloud.on_message = already_open
+    with anyio.fail_after(6_000):
+        async with pumping(cloud, store) as pump:
+            await pump.put(message(1))
+            await anyio.sleep(600)
+            assert pump.stats.retried > 5
+            record = ConversationRecord(account_id=ACCOUNT, conversation_id="heard-of", ext_consumer_id="shopper")
+            await store.put_conversation(record)
+            await pump.drained()
+    entry = await entry_of(store, 1)
+    assert (entry.state, entry.conversation_id) == (MessageState.ACCEPTED, "heard-of")
+    told = [one.getMessage() for one in caplog.records if "a webhook connected to this store" in one.getMessage()]
+    assert len(told) == 1
+    assert "shopper" not in told[0]
 
 
 async def test_what_a_dead_process_had_begun_is_sent_again_and_reported() -> None:

@@ -116,6 +116,27 @@ def test_a_conversation_that_nobody_can_name_is_given_up_where_nothing_will() ->
     assert judge(_claim(), outcome, PumpPolicy(), failures=1_000).state is W
 
 
+@pytest.mark.parametrize(
+    ("claim", "cause", "state"),
+    [
+        ({"was_begun": True}, "most likely while the conversation was being opened", U),
+        ({"maybe_duplicate": True}, "a process died when this was its turn", U),
+        ({}, "another program opened it", N),
+    ],
+)
+def test_the_reason_says_what_may_have_happened_and_what_helps(
+    claim: dict[str, bool], cause: str, state: MessageState
+) -> None:
+    """The error of the cloud alone would leave the operator without a next step."""
+    outcome = _outcome(NOT_SENT, ConversationAlreadyOpen("open", attempts=SENT), conversation=None)
+    end = judge(_claim(**claim), outcome, PumpPolicy(max_openings=1))
+    assert end.state is state
+    assert end.reason is not None
+    assert cause in end.reason
+    assert "a webhook connected to this store" in end.reason
+    assert "an agent who closes it" in end.reason
+
+
 def test_what_was_accepted_after_a_doubt_may_be_doubled() -> None:
     assert not judge(_claim(), _accepted(), PumpPolicy()).maybe_duplicate
     assert judge(_claim(), _accepted(maybe=True), PumpPolicy()).maybe_duplicate
