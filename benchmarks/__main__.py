@@ -18,6 +18,7 @@ COMMANDS = {
     "wire": "reading and writing typed messages beside plain orjson",
     "webhooks": "notifications verified, ordered and handled beside an endpoint that only checks the HMAC",
     "pump": "messages through an outbox beside the bare session, and commits per second",
+    "consumers": "a channel's millions of consumers behind a small cache: memory, IDP calls, store reads",
     "imports": "`import connector_async` beside `import httpx`",
 }
 

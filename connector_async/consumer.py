@@ -223,7 +223,7 @@ class Consumer:
         return self._current
 
     async def _from_store(self) -> Conversation | None:
-        record = await self._desk.store.get_open_conversation(self._desk.account_id, self.ext_consumer_id)
+        record = await self._desk.open_conversation_of(self.ext_consumer_id)
         if record is None:
             return None
         properties = ClientPropertiesHeader.of(record.client_properties)

@@ -124,6 +124,11 @@ class ConsumerTokens:
             return token
         return await self._flights.run(("consumer", ext_consumer_id), lambda: self._load(ext_consumer_id))
 
+    def learn(self, record: ConsumerRecord) -> None:
+        """Take up a token that was read from the store together with something else; one in memory stays."""
+        if record.ext_consumer_id not in self._cache and is_token(record.token):
+            self._keep(record.ext_consumer_id, ConsumerToken(record.token))
+
     async def renew(self, ext_consumer_id: str, refused: ConsumerToken) -> ConsumerToken:
         """A token other than the refused one.
 

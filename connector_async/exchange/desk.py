@@ -10,6 +10,7 @@ import httpx
 
 from connector_async._concurrency import Clock, SingleFlight
 from connector_async._receipts import ReceiptBook
+from connector_async.auth import ConsumerTokens
 from connector_async.errors import BatchRefused, RequestError
 from connector_async.exchange._call import Call
 from connector_async.exchange._response import Response
@@ -17,7 +18,7 @@ from connector_async.exchange.engine import Engine
 from connector_async.protocol.correlation import RequestIds
 from connector_async.protocol.lanes import Priority
 from connector_async.protocol.retry import RetryPolicy
-from connector_async.store.base import Store
+from connector_async.store.base import ContactStore, ConversationRecord, Store
 from connector_async.transport.base import Headers
 from connector_async.wire import (
     AcceptStatusEvent,
@@ -75,6 +76,7 @@ class Desk:
         *,
         engine: Engine,
         store: Store,
+        consumers: ConsumerTokens,
         clock: Clock,
         flights: SingleFlight,
         ids: RequestIds,
@@ -97,12 +99,23 @@ class Desk:
         self.receipts = receipts
         self.hears = False
         """Whether webhooks are connected, so that the cloud's word can be waited for."""
+        self._consumers = consumers
+        self._contacts = store if isinstance(store, ContactStore) else None
         self._ids = ids
         self._retry = retry
 
     def next_id(self) -> str:
         """A fresh request id."""
         return self._ids.next(self.wall())
+
+    async def open_conversation_of(self, ext_consumer_id: str) -> ConversationRecord | None:
+        """The newest open one that the store knows. Where the token is not in memory either, one look-up has both."""
+        if self._contacts is None or self._consumers.known(ext_consumer_id) is not None:
+            return await self.store.get_open_conversation(self.account_id, ext_consumer_id)
+        consumer, conversation = await self._contacts.get_contact(self.account_id, ext_consumer_id)
+        if consumer is not None:
+            self._consumers.learn(consumer)
+        return conversation
 
     def deadline(self, timeout: float | None) -> float:
         """When a flow of several requests that starts now must be done."""

@@ -113,6 +113,7 @@ def assemble(
         account_id,
         engine=engine,
         store=store,
+        consumers=consumers,
         clock=clock,
         flights=flights,
         ids=RequestIds(secrets.token_hex(6)),

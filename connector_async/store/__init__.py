@@ -3,6 +3,7 @@
 from connector_async.store.base import (
     Admission,
     ConsumerRecord,
+    ContactStore,
     ConversationRecord,
     DeadDelivery,
     Delivery,
@@ -31,6 +32,7 @@ __all__ = [
     "Advance",
     "Claim",
     "ConsumerRecord",
+    "ContactStore",
     "ConversationRecord",
     "DeadDelivery",
     "Delivery",

@@ -18,6 +18,7 @@ __all__ = [
     "first_time",
     "forget",
     "get_consumer",
+    "get_contact",
     "get_conversation",
     "get_open_conversation",
     "put_consumer",
@@ -152,6 +153,42 @@ async def get_open_conversation(db: Database, account_id: str, ext_consumer_id: 
         """,
         (account_id, ext_consumer_id),
     )
+
+
+async def get_contact(
+    db: Database, account_id: str, ext_consumer_id: str
+) -> tuple[ConsumerRecord | None, ConversationRecord | None]:
+    """The consumer, the token as it was written, and its newest conversation that is not closed: either may miss."""
+    rows = await db.execute(
+        """
+        SELECT consumer.token, lp_consumer_id, conversation_id, client_properties, opened_at
+        FROM (SELECT) AS one LEFT JOIN (
+            SELECT token, lp_consumer_id FROM consumers
+            WHERE account_id = %(account_id)s AND ext_consumer_id = %(ext)s
+        ) AS consumer ON true LEFT JOIN (
+            SELECT conversation_id, client_properties, opened_at FROM conversations
+            WHERE account_id = %(account_id)s AND ext_consumer_id = %(ext)s AND NOT is_closed
+            ORDER BY opened_at DESC, id DESC LIMIT 1
+        ) AS conversation ON true
+        """,
+        {"account_id": account_id, "ext": ext_consumer_id},
+    )
+    row: Any = await rows.fetchone()  # of outer joins with one row: there is one, whatever is found
+    token, lp_consumer_id, conversation_id, client_properties, opened_at = row
+    consumer = conversation = None
+    if token is not None:
+        consumer = ConsumerRecord(
+            account_id=account_id, ext_consumer_id=ext_consumer_id, lp_consumer_id=lp_consumer_id, token=token
+        )
+    if conversation_id is not None:
+        conversation = ConversationRecord(
+            account_id=account_id,
+            conversation_id=conversation_id,
+            ext_consumer_id=ext_consumer_id,
+            client_properties=client_properties,
+            opened_at=opened_at,
+        )
+    return consumer, conversation
 
 
 async def _conversation(db: Database, statement: LiteralString, values: tuple[str, str]) -> ConversationRecord | None:

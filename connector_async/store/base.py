@@ -16,6 +16,7 @@ import attrs
 __all__ = [
     "Admission",
     "ConsumerRecord",
+    "ContactStore",
     "ConversationRecord",
     "DeadDelivery",
     "Delivery",
@@ -225,4 +226,15 @@ class Store(Protocol):
 
     async def aclose(self) -> None:
         """Release what the store holds open; idempotent."""
+        ...
+
+
+@runtime_checkable
+class ContactStore(Protocol):
+    """A store in which a consumer and their conversation are found in one look-up; of others two are asked for."""
+
+    async def get_contact(
+        self, account_id: str, ext_consumer_id: str
+    ) -> tuple[ConsumerRecord | None, ConversationRecord | None]:
+        """What `get_consumer` and `get_open_conversation` give."""
         ...

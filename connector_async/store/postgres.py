@@ -138,6 +138,15 @@ class PostgresStore:
             partial(records.get_open_conversation, account_id=account_id, ext_consumer_id=ext_consumer_id)
         )
 
+    async def get_contact(
+        self, account_id: str, ext_consumer_id: str
+    ) -> tuple[ConsumerRecord | None, ConversationRecord | None]:
+        """The consumer and its newest conversation that is not closed."""
+        consumer, conversation = await self._engine.run(
+            partial(records.get_contact, account_id=account_id, ext_consumer_id=ext_consumer_id)
+        )
+        return opened(self.tokens, consumer), conversation
+
     async def close_conversation(self, account_id: str, conversation_id: str) -> None:
         """Mark it closed; unknown ids are ignored."""
         await self._engine.run(

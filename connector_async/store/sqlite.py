@@ -29,6 +29,7 @@ from connector_async.store.tokens import SharedToken, TokenSeal
 
 __all__ = ["SqliteStore"]
 
+_OPEN = "account_id = ? AND ext_consumer_id = ? AND NOT is_closed ORDER BY opened_at DESC, id DESC LIMIT 1"
 _CONVERSATION_COLUMNS = "conversation_id, ext_consumer_id, client_properties, opened_at, is_closed"
 
 
@@ -119,8 +120,14 @@ class SqliteStore:
 
     async def get_open_conversation(self, account_id: str, ext_consumer_id: str) -> ConversationRecord | None:
         """The consumer's newest conversation that is not closed."""
-        where = "account_id = ? AND ext_consumer_id = ? AND NOT is_closed ORDER BY opened_at DESC, id DESC LIMIT 1"
-        return await self._engine.read(partial(_select_conversation, account_id, where, ext_consumer_id))
+        return await self._engine.read(partial(_select_conversation, account_id, _OPEN, ext_consumer_id))
+
+    async def get_contact(
+        self, account_id: str, ext_consumer_id: str
+    ) -> tuple[ConsumerRecord | None, ConversationRecord | None]:
+        """The consumer and its newest conversation that is not closed."""
+        consumer, conversation = await self._engine.read(partial(_select_contact, account_id, ext_consumer_id))
+        return opened(self.tokens, consumer), conversation
 
     async def close_conversation(self, account_id: str, conversation_id: str) -> None:
         """Mark it closed; unknown ids are ignored."""
@@ -330,6 +337,13 @@ def _select_conversation(
         opened_at=row[3],
         is_closed=bool(row[4]),
     )
+
+
+def _select_contact(
+    account_id: str, ext_consumer_id: str, db: sqlite3.Connection
+) -> tuple[ConsumerRecord | None, ConversationRecord | None]:
+    consumer = _select_consumer(db, column="ext_consumer_id", account_id=account_id, value=ext_consumer_id)
+    return consumer, _select_conversation(account_id, _OPEN, ext_consumer_id, db)
 
 
 def _first_time(db: sqlite3.Connection, *, account_id: str, key: str, bound: int) -> bool:

@@ -47,6 +47,7 @@ async def desk_over(r: Rig, properties: ClientPropertiesHeader | None = None) ->
         "12345678",
         engine=r.engine,
         store=MemoryStore(),
+        consumers=r.consumers,
         clock=r.clock,
         flights=SingleFlight(r.tasks, r.clock, SessionClosed),
         ids=RequestIds("mark"),

@@ -8,6 +8,7 @@ import pytest
 from connector_async.store import (
     Admission,
     ConsumerRecord,
+    ContactStore,
     ConversationRecord,
     DeliveryCounts,
     Store,
@@ -106,6 +107,28 @@ async def test_the_open_conversation_is_the_newest_that_is_not_closed(store: Sto
     await store.close_conversation(A, "unknown")
     assert await store.get_open_conversation(A, "anna") == conversation("c-1", opened_at=1.0)
     assert await store.get_conversation(A, "c-2") == conversation("c-2", opened_at=2.0, is_closed=True)
+
+
+async def test_a_contact_is_the_consumer_and_the_open_conversation(store: Store) -> None:
+    """One look-up where they lie far away; either may be missing. In memory nobody asks for both."""
+    if not isinstance(store, ContactStore):
+        assert not store.durable
+        return
+    assert await store.get_contact(A, "anna") == (None, None)
+    await store.put_consumer(consumer("anna", "lp-1"))
+    await store.put_consumer(consumer("carl"))
+    assert await store.get_contact(A, "anna") == (consumer("anna", "lp-1"), None)
+    for number in (1, 2):
+        await store.put_conversation(conversation(f"c-{number}", opened_at=number, client_properties=f"p-{number}"))
+    await store.put_conversation(conversation("c-3", opened_at=3.0, is_closed=True))
+    await store.put_conversation(conversation("c-4", ext="bert"))
+    assert await store.get_contact(A, "anna") == (
+        await store.get_consumer(A, "anna"),
+        await store.get_open_conversation(A, "anna"),
+    )
+    assert await store.get_contact(A, "bert") == (None, conversation("c-4", ext="bert"))
+    assert await store.get_contact(A, "carl") == (consumer("carl"), None)
+    assert await store.get_contact(B, "anna") == (None, None)
 
 
 async def test_a_key_is_new_once(store: Store) -> None:
