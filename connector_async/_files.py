@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from os import PathLike
 from typing import Any
 
@@ -185,19 +185,23 @@ async def download(desk: Desk, ask: AskUrl, relative_path: str, max_bytes: int) 
     request = GenerateURLForDownloadFile(relative_path)
     for last_chance in (False, True):
         url = await _url(desk, await ask(request))
-        try:
-            async with desk.client.stream("GET", url, follow_redirects=False, timeout=None) as response:
-                if response.status_code == 401 and not last_chance:
-                    continue
-                if not response.is_success:
-                    raise _storage_failed(f"answers {response.status_code}", status=response.status_code)
-                file = FileDownload(response, max_bytes)
-                if file.size is not None and file.size > max_bytes:
-                    raise ResponseTooLarge(f"the file has {file.size} bytes, more than {max_bytes}")
-                yield file
-                return
-        except httpx.HTTPError as error:
-            raise _storage_failed(f"does not answer ({type(error).__name__})") from error
+        async with AsyncExitStack() as stack:
+            try:
+                response = await stack.enter_async_context(
+                    desk.client.stream("GET", url, follow_redirects=False, timeout=None)
+                )
+            except httpx.HTTPError as error:
+                raise _storage_failed(f"does not answer ({type(error).__name__})") from error
+            if response.status_code == 401 and not last_chance:
+                continue
+            if not response.is_success:
+                raise _storage_failed(f"answers {response.status_code}", status=response.status_code)
+            file = FileDownload(response, max_bytes)
+            if file.size is not None and file.size > max_bytes:
+                raise ResponseTooLarge(f"the file has {file.size} bytes, more than {max_bytes}")
+            # Outside of any `try`: what the caller's block raises is the caller's, an error of httpx too.
+            yield file
+            return
 
 
 async def _url(desk: Desk, granted: TransferUrl) -> httpx.URL:

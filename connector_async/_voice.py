@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
+from connector_async._arguments import check_kind
 from connector_async._files import FileDownload, FileSource, download, file_type_of, read_file, upload
 from connector_async._receipts import SentMessage
 from connector_async._send_result import SendResult
@@ -337,6 +338,8 @@ class Voice:
     ) -> SendResult:
         if not sequences:
             raise ValueError("a receipt names at least one sequence")
+        for number in sequences:
+            check_kind("a sequence", number, int, "a whole number, one by one as in `mark_read(4, 6)`")
         event = AcceptStatusEvent(status=status, sequence_list=tuple(sorted(set(sequences))))
         return await self.publish(event, dialog_id=dialog_id, timeout=timeout)
 

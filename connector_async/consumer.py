@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 import anyio
 import attrs
 
+from connector_async._arguments import check_kind, timeout_of
 from connector_async._concurrency import Slot
 from connector_async._redact import mask
 from connector_async._send_result import SendResult
@@ -148,9 +150,11 @@ class Consumer:
         current = self._current
         if current is not None and not current.is_closed:
             return current
+        how = Opening() if opening is None else opening
+        check_kind("opening", how, Opening, "an `Opening(...)`")
         key = ("ensure", self.ext_consumer_id)
-        with anyio.move_on_after(timeout):
-            return await self._desk.flights.run(key, lambda: self._find_or_open(opening or Opening()))
+        with anyio.move_on_after(None if timeout is None else timeout_of(timeout)):
+            return await self._desk.flights.run(key, lambda: self._find_or_open(how))
         raise DeadlineExceeded(
             "the time ran out while the conversation was being opened",
             type=ConsumerRequestConversation.TYPE,
@@ -170,13 +174,18 @@ class Consumer:
     ) -> SendResult:
         """Send a text in the consumer's conversation, opening one if there is none, or none any more.
 
-        Arguments and errors as `Conversation.send_text` and `ensure_conversation`.
+        Arguments and errors as `Conversation.send_text` and `ensure_conversation`; one `timeout` for all of it.
         """
+        deadline = math.inf if timeout is None else self._desk.deadline(timeout)
+
+        def left() -> float | None:
+            return None if timeout is None else max(0.0, deadline - self._desk.clock.time())
+
         for last_chance in (False, True):
-            conversation = await self.ensure_conversation(opening, timeout=timeout)
+            conversation = await self.ensure_conversation(opening, timeout=left())
             try:
                 return await conversation.send_text(
-                    text, metadata=metadata, request_id=request_id, retry=retry, timeout=timeout
+                    text, metadata=metadata, request_id=request_id, retry=retry, timeout=left()
                 )
             except ConversationClosed as error:
                 # Closed by the agent or the system since: the next message opens a new one.

@@ -181,8 +181,14 @@ class Conversation(Voice):
     async def update_field(
         self, field: ConversationField | Iterable[ConversationField], *, timeout: float | None = None
     ) -> Response[Confirmation]:
-        """Change any field of the conversation; the methods below are made of this."""
+        """Change any field of the conversation; the methods below are made of this.
+
+        Raises:
+            ValueError: There is no field to change.
+        """
         fields = field if isinstance(field, ConversationField) else tuple(field)
+        if not fields:
+            raise ValueError("an update changes at least one field")
         body = UpdateConversationField(conversation_id=self.conversation_id, conversation_field=fields)
         return await self._desk.request(
             body, consumer_id=self.consumer.ext_consumer_id, properties=self._properties, timeout=timeout
@@ -231,6 +237,8 @@ class Conversation(Voice):
         Returns:
             The answer, or None if it was closed already.
         """
+        if by not in ("state", "stage"):
+            raise ValueError(f"by must be 'state' or 'stage', got {by!r}")
         if self._closed:
             return None
         try:

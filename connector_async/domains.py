@@ -11,13 +11,14 @@ import ipaddress
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import attrs
 import httpx
 import orjson
 
+from connector_async._arguments import kind_of
 from connector_async._concurrency import Clock, SingleFlight
 from connector_async.errors import ConfigurationError, NotSent, RequestError
 from connector_async.wire._reading import is_array, is_object
@@ -35,6 +36,7 @@ _TIMEOUT = 15.0  # seconds for a look-up as a whole: httpx bounds each read, not
 _MAX_ANSWER = 65_536  # bytes; an answer has some hundred
 _HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 _ACCOUNT = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_SERVICES = {name.casefold(): name for name in ("sentinel", "idp", "asyncMessagingEnt", "swift")}
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -85,9 +87,17 @@ class DomainSettings:
         """
         if isinstance(value, str):
             return cls({}, check_base_url(value, what="the Domain API's URL"))
-        overrides = {
-            service: check_base_url(url, what=f"domains[{service!r}]") for service, url in (value or {}).items()
-        }
+        given: Mapping[str, str] = {} if value is None else value
+        if not isinstance(cast("object", given), Mapping):
+            raise ConfigurationError(
+                f"domains must be a mapping of service name to URL, or a Domain API's URL, got {kind_of(given)}"
+            )
+        for service in given:
+            meant = _SERVICES.get(str(service).casefold(), service)
+            if service != meant:
+                # It would be looked up at the vendor's, and secrets sent there, in spite of this entry.
+                raise ConfigurationError(f"domains[{service!r}]: the service is called {meant!r}")
+        overrides = {service: check_base_url(url, what=f"domains[{service!r}]") for service, url in given.items()}
         return cls(overrides, DOMAIN_API)
 
 

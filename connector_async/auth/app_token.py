@@ -11,6 +11,7 @@ import anyio
 import attrs
 import orjson
 
+from connector_async._arguments import check_kind
 from connector_async.auth._jwt import is_token, read_claims
 from connector_async.auth.keeper import FetchedToken, Unwanted
 from connector_async.errors import (
@@ -55,7 +56,10 @@ def _secrets(_instance: object, attribute: attrs.Attribute[Any], values: tuple[o
 
 def _several(values: Iterable[str]) -> tuple[str, ...]:
     # A text is an iterable of texts too, and each of its characters would pass for a secret.
-    return (values,) if isinstance(values, str) else tuple(values)
+    if isinstance(values, str):
+        return (values,)
+    check_kind("previous_secrets", values, Iterable, "several texts")
+    return tuple(values)
 
 
 @attrs.frozen
@@ -154,7 +158,12 @@ class AppTokenSource:
             return self._credentials
         try:
             with anyio.fail_after(_TIMEOUT):
-                credentials = cast("object", await self._credentials())
+                asked = cast("object", self._credentials())
+                if not isinstance(asked, Awaitable):
+                    raise TokenUnavailable("the credentials callable is not async", retryable=False)
+                credentials = cast("object", await asked)
+        except TokenUnavailable:
+            raise
         except Exception as error:
             raise TokenUnavailable(f"the credentials callable failed ({type(error).__name__})") from error
         if not isinstance(credentials, AppCredentials):

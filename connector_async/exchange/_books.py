@@ -78,6 +78,7 @@ class Books:
         if isinstance(error, Superseded):
             self._counters.requests -= 1
             self._counters.dropped_chat_states += 1
+            self._complete(call, error)
             return error
         landed = self._landed(call, error)
         if not isinstance(error, Exception):

@@ -11,6 +11,7 @@ import attrs
 
 from connector_async._concurrency import Slot
 from connector_async.auth import ConsumerToken
+from connector_async.errors import NotSent
 from connector_async.protocol.lanes import Priority, Ticket
 from connector_async.protocol.retry import Attempt, RetryPolicy
 from connector_async.transport.base import Headers
@@ -44,8 +45,11 @@ class Endpoint(Enum):
     SEND = "/messaging/consumer/conversation/send?v=3"
 
 
-class Superseded(Exception):
-    """The request was taken out of the queue: a newer chat state replaces it. Never leaves the package."""
+class Superseded(NotSent):
+    """The request was taken out of the queue: a newer chat state of the dialog replaces it."""
+
+    hint = "nothing to do: the newer state is on its way"
+    retryable = False
 
 
 @attrs.frozen(kw_only=True)
@@ -164,7 +168,7 @@ class Call(Ticket):
 
     def superseded(self) -> None:
         """It was taken out of the queue."""
-        self.interrupt(Superseded())
+        self.interrupt(Superseded("a newer chat state of the same dialog replaced it"))
 
     def interrupt(self, error: Exception) -> None:
         """End the wait it is in, if it is in one of ours."""

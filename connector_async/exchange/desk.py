@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import httpx
 
+from connector_async._arguments import check_kind, timeout_of
 from connector_async._concurrency import Clock, SingleFlight
 from connector_async._receipts import ReceiptBook
 from connector_async.auth import ConsumerTokens
@@ -52,6 +53,7 @@ class ClientPropertiesHeader:
     __slots__ = ("headers", "text", "value")
 
     def __init__(self, value: ClientProperties | str) -> None:
+        check_kind("client_properties", value, (str, ClientProperties), "ClientProperties or the header's text")
         self.value = value
         self.text = value if isinstance(value, str) else value.to_header()
         self.headers = Headers([("Client-Properties", self.text)])
@@ -119,7 +121,7 @@ class Desk:
 
     def deadline(self, timeout: float | None) -> float:
         """When a flow of several requests that starts now must be done."""
-        return self.clock.time() + (self.engine.settings.timeout if timeout is None else timeout)
+        return self.clock.time() + (self.engine.settings.timeout if timeout is None else timeout_of(timeout))
 
     async def request(
         self,
@@ -157,7 +159,7 @@ class Desk:
             consumer_id=consumer_id,
             lane=lane,
             priority=priority,
-            policy=retry or self._retry,
+            policy=self._retry if retry is None else _policy(retry),
             repeatable=repeatable,
             properties=None if properties is None else properties.headers,
             prior_attempts=prior_attempts,
@@ -191,7 +193,7 @@ class Desk:
             consumer_id=consumer_id,
             lane=("consumer", consumer_id),
             priority=Priority.CONTENT,
-            policy=retry or self._retry,
+            policy=self._retry if retry is None else _policy(retry),
             repeatable=repeatable,
             properties=None if properties is None else properties.headers,
         )
@@ -219,6 +221,12 @@ def refuse_failed(results: list[Response[Any] | RequestError]) -> list[Response[
             hint="`items` has the response or the error of each, in the order given",
         ) from first
     return cast("list[Response[Any]]", results)
+
+
+def _policy(given: RetryPolicy) -> RetryPolicy:
+    # Looked at now: otherwise it would be found wrong only when a request has failed.
+    check_kind("retry", given, RetryPolicy, "a RetryPolicy, such as `RetryPolicy.vendor()`")
+    return given
 
 
 _CONTENT = Priority.CONTENT  # looked up once; see `protocol.lanes`

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import anyio
 import attrs
 
+from connector_async._arguments import timeout_of
 from connector_async._concurrency import Clock, Slot
 from connector_async.errors import (
     Landed,
@@ -175,10 +176,11 @@ class Engine:
         Raises:
             RequestError: The call as a whole failed; see `errors` for the kinds.
             LocalProtocolError: An id is in flight already, or does not fit.
+            TypeError, ValueError: The timeout is no number of seconds.
             Superseded: A newer chat state of the same dialog replaced this one.
         """
         call.admitted_at = now = self._clock.time()
-        call.deadline = now + (self.settings.timeout if timeout is None else timeout)
+        call.deadline = now + (self.settings.timeout if timeout is None else timeout_of(timeout))
         if self._refusing and (self._closed or not session_owned.get()):
             raise SessionClosed("the session is closed", request_id=call.request_ids[-1], type=call.type)
         body = encode_request(call.requests if call.batch else call.requests[0])

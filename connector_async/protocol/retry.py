@@ -132,6 +132,11 @@ def _share(_instance: object, attribute: attrs.Attribute[Any], value: float) -> 
         raise ValueError(f"{attribute.name} must be from 0 to 1, got {value}")
 
 
+def _resend_or_report(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value not in ("resend", "report"):
+        raise ValueError(f"{attribute.name} must be 'resend' or 'report', got {value!r}")
+
+
 def _tuple(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(values)
 
@@ -156,9 +161,7 @@ class RetryPolicy:
 
     name: str
     max_attempts: int = attrs.field(default=4, validator=_positive)
-    unknown: Literal["resend", "report"] = attrs.field(
-        default="resend", validator=attrs.validators.in_(("resend", "report"))
-    )
+    unknown: Literal["resend", "report"] = attrs.field(default="resend", validator=_resend_or_report)
     server_pauses: tuple[float, ...] = attrs.field(default=(5.0, 10.0, 15.0), converter=_tuple, validator=_pauses)
     longest_server_pause: float = attrs.field(default=3600.0, validator=_positive)
     connect_base: float = attrs.field(default=0.2, validator=_positive)

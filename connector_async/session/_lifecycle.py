@@ -19,7 +19,7 @@ import httpx
 from connector_async.auth import AppCredentials, CredentialsSource, TokenSettings
 from connector_async.auth._jwt import load as load_jwt
 from connector_async.domains import DomainSettings, check_account_id
-from connector_async.errors import ConfigurationError, RequestError
+from connector_async.errors import ConfigurationError, LocalProtocolError, RequestError
 from connector_async.exchange import PendingRequest
 from connector_async.exchange.desk import ClientPropertiesHeader
 from connector_async.hooks import Drained, Hook, Hooks
@@ -29,10 +29,10 @@ from connector_async.session._handles import Handles
 from connector_async.session._loop_guard import LoopGuard
 from connector_async.session._parts import Parts, Settings, assemble
 from connector_async.session._port import WebhookPort
-from connector_async.session._settings import SessionLimits, credentials_from, seconds
+from connector_async.session._settings import SessionLimits, check_hooks, check_kind, credentials_from, seconds
 from connector_async.session._stats import Health, SessionStats
 from connector_async.store import MemoryStore, Store
-from connector_async.transport import Transport, as_transport
+from connector_async.transport import Transport, as_transport, check_transport
 from connector_async.webhooks import Dispatcher, Router, WebhookSettings
 from connector_async.wire import ClientProperties
 
@@ -94,6 +94,11 @@ class Lifecycle:
             raise ConfigurationError(
                 f"credentials: expected AppCredentials or an async callable, got {type(credentials).__name__}"
             )
+        check_kind("retry", retry, RetryPolicy, such_as="a RetryPolicy, such as `RetryPolicy.vendor()`")
+        check_kind("limits", limits, SessionLimits, such_as="`SessionLimits(...)`")
+        check_kind("tokens", tokens, TokenSettings, such_as="`TokenSettings(...)`")
+        check_kind("router", router, Router, such_as="a Router")
+        check_kind("store", store, Store, such_as="a store, such as `SqliteStore(path)`")
         self._settings = Settings(
             account_id=check_account_id(account_id),
             credentials=credentials,
@@ -101,12 +106,13 @@ class Lifecycle:
             retry=retry or RetryPolicy.vendor(),
             limits=limits or SessionLimits(),
             timeout=math.inf if timeout is None else seconds("timeout", timeout),
-            client_properties=ClientPropertiesHeader.of(client_properties),
+            client_properties=_header_of(client_properties),
             drain=seconds("drain", drain, zero=True),
             tokens=tokens or TokenSettings(),
         )
         if transport is not None and (proxy is not None or ssl_context is not None):
             raise ConfigurationError("a transport that you pass has its own proxy and TLS: give them to that one")
+        check_transport(transport)
         self._make_transport = partial(
             as_transport,
             transport,
@@ -116,7 +122,7 @@ class Lifecycle:
         )
         self._store: Store = store if store is not None else MemoryStore()
         self._owns_store = store is None
-        self._hooks = Hooks(hooks)
+        self._hooks = Hooks(check_hooks(hooks))
         self.router = Router()
         self.router.middleware(LoopGuard(self._hooks))
         if router is not None:
@@ -396,3 +402,10 @@ class Lifecycle:
             await parts.source.ask_credentials()
         except RequestError as error:
             logger.warning("webhooks cannot be verified yet: %s", error)
+
+
+def _header_of(given: ClientProperties | str | None) -> ClientPropertiesHeader | None:
+    try:
+        return ClientPropertiesHeader.of(given)
+    except (TypeError, LocalProtocolError) as error:
+        raise ConfigurationError(f"client_properties: {error}") from error

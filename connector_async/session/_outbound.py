@@ -14,6 +14,7 @@ from typing import Any
 from anyio.abc import TaskGroup
 from typing_extensions import TypeVar
 
+from connector_async._arguments import check_kind
 from connector_async._concurrency import Clock, Slot
 from connector_async.consumer import Consumer
 from connector_async.conversation import Conversation
@@ -32,7 +33,7 @@ K = TypeVar("K", default=None)
 class _Item:
     """A message in its lane."""
 
-    __slots__ = ("message", "on_outcome", "queued_at", "wait_limit")
+    __slots__ = ("message", "on_outcome", "owner", "queued_at", "wait_limit")
 
     def __init__(
         self,
@@ -40,11 +41,13 @@ class _Item:
         on_outcome: Callable[[Outcome[Any]], None],
         queued_at: float,
         wait_limit: float | None,
+        owner: object,
     ) -> None:
         self.message = message
         self.on_outcome = on_outcome
         self.queued_at = queued_at
         self.wait_limit = wait_limit
+        self.owner = owner
 
 
 class Outbound:
@@ -88,6 +91,7 @@ class Outbound:
         Raises:
             QueueFull: Too many wait already.
             SessionClosed: The session is closed.
+            TypeError: It is no `Outgoing`.
         """
         if self._queued >= self._max_queue:
             raise QueueFull(
@@ -101,28 +105,51 @@ class Outbound:
         return submission
 
     def put(
-        self, message: Outgoing[K], on_outcome: Callable[[Outcome[K]], None], *, wait_limit: float | None = None
+        self,
+        message: Outgoing[K],
+        on_outcome: Callable[[Outcome[K]], None],
+        *,
+        wait_limit: float | None = None,
+        owner: object = None,
     ) -> None:
         """Queue a message; `on_outcome` is called exactly once.
 
         Args:
             wait_limit: Seconds that it may wait for its turn.
+            owner: Who may take it back; see `withdraw`.
 
         Raises:
             SessionClosed: The session is closed.
         """
         if self._refusing:
             raise SessionClosed("the session is closed")
+        check_kind("a message", message, Outgoing, "an `Outgoing(to, body)`")
         lane = lane_of(message.to)
         items = self._lanes.get(lane)
         if items is None:
             items = self._lanes[lane] = deque()
             self._ready[lane] = None
-        items.append(_Item(message, on_outcome, self._clock.time(), wait_limit))
+        items.append(_Item(message, on_outcome, self._clock.time(), wait_limit, owner))
         self._queued += 1
         if self._ready and self._workers < self._max_workers:
             self._workers += 1
             self._task_group.start_soon(self._work)
+
+    def withdraw(self, owner: object, error: RequestError) -> None:
+        """Take back what this owner has put and what still waits for its turn; each message ends with the error."""
+        for lane, items in list(self._lanes.items()):
+            mine = [item for item in items if item.owner is owner]
+            if not mine:
+                continue
+            others = [item for item in items if item.owner is not owner]
+            items.clear()
+            items.extend(others)
+            if not items and lane in self._ready:
+                del self._ready[lane], self._lanes[lane]
+            for item in mine:
+                self._queued -= 1
+                self._tell(item, _unsent(item, error))
+        self._settle_idle()
 
     def refuse_new(self) -> None:
         """Take no more messages; those that were taken go on."""
@@ -204,10 +231,14 @@ class Outbound:
 
 
 def lane_of(to: str | Consumer | Conversation) -> str:
-    """The consumer whose messages go one after the other."""
+    """The consumer whose messages go one after the other; those that are to nobody share a lane."""
     if isinstance(to, str):
         return to
-    return to.ext_consumer_id if isinstance(to, Consumer) else to.consumer.ext_consumer_id
+    if isinstance(to, Consumer):
+        return to.ext_consumer_id
+    # Of what is none of these the consumer is nobody, and the message will be refused in its turn.
+    conversation: Any = to
+    return conversation.consumer.ext_consumer_id if hasattr(conversation, "consumer") else ""
 
 
 def _unsent(item: _Item, error: RequestError) -> Outcome[Any]:

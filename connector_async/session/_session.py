@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 
 from typing_extensions import TypeVar
 
+from connector_async._arguments import check_kind, kind_of, timeout_of
 from connector_async.consumer import Consumer
 from connector_async.conversation import Conversation
 from connector_async.errors import RequestError
@@ -96,7 +97,7 @@ class ConnectorSession(Lifecycle):
         Raises:
             ValueError: The id is no text of 1 to 64 characters.
         """
-        owner = self.consumer(consumer) if isinstance(consumer, str) else consumer
+        owner = consumer if isinstance(consumer, Consumer) else self.consumer(_id_of(consumer))
         properties = ClientPropertiesHeader.of(client_properties)
         return self._handles.conversation(conversation_id, owner, properties=properties)
 
@@ -231,17 +232,25 @@ class ConnectorSession(Lifecycle):
             per_consumer: Most of them for one consumer; the reader waits when the next message is one too many.
             ordered: Yield outcomes in the order of the messages.
             lane_timeout: Seconds that a message may wait for those before it of its consumer; None for no limit.
+
+        Raises:
+            ValueError: A number is below 1, or no number.
+            SessionClosed: The session is closed (when the stream is entered).
         """
         parts = self._entered()
+        if concurrency is None:
+            concurrency = 4 * self._settings.limits.max_in_flight
+        _check_at_least_one("concurrency", concurrency)
+        _check_at_least_one("per_consumer", per_consumer)
         return OutcomeStream(
             parts.outbound,
             messages,
             clock=parts.clock,
             task_group=parts.task_group,
-            concurrency=concurrency or 4 * self._settings.limits.max_in_flight,
+            concurrency=concurrency,
             per_consumer=per_consumer,
             ordered=ordered,
-            lane_timeout=lane_timeout,
+            lane_timeout=None if lane_timeout is None else timeout_of(lane_timeout),
         )
 
     def _properties(self, given: ClientProperties | str | None) -> ClientPropertiesHeader | None:
@@ -270,6 +279,7 @@ class ConnectorSession(Lifecycle):
         What handlers raise is in the result, not raised.
         """
         self._entered()
+        check_kind("notification", notification, Notification, "what `wire.parse_notification(...)` returns")
         if not self._hears:
             self._hears = True
             self._connect_webhooks()
@@ -295,5 +305,17 @@ class ConnectorSession(Lifecycle):
         return f"ConnectorSession({self._settings.account_id!r}, {self._state})"
 
 
-def _id_of(consumer: Consumer | str) -> str:
-    return consumer if isinstance(consumer, str) else consumer.ext_consumer_id
+def _id_of(consumer: object) -> str:
+    if isinstance(consumer, Consumer):
+        return consumer.ext_consumer_id
+    if not isinstance(consumer, str):
+        raise TypeError(f"consumer must be a Consumer or an ext_consumer_id, not {kind_of(consumer)}")
+    if not consumer.strip():
+        raise ValueError("an ext_consumer_id is a text that is not empty")
+    return consumer
+
+
+def _check_at_least_one(name: str, value: object) -> None:
+    # With less, nothing would ever be read.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 1:
+        raise ValueError(f"{name} must be a number of at least 1, got {value!r}")

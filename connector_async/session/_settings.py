@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
+from connector_async._arguments import kind_of
 from connector_async.auth import AppCredentials
 from connector_async.errors import ConfigurationError
 
-__all__ = ["SessionLimits", "credentials_from", "seconds"]
+__all__ = ["SessionLimits", "check_hooks", "check_kind", "credentials_from", "seconds"]
 
 
 def _at_least_one(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -19,8 +20,10 @@ def _at_least_one(_instance: object, attribute: attrs.Attribute[Any], value: obj
         raise ConfigurationError(f"limits: {attribute.name} must be a whole number of at least 1, got {value!r}")
 
 
-def _positive_or_none(_instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and not value > 0:
+def _positive_or_none(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ConfigurationError(f"limits: {attribute.name} must be above 0, or None, got {value!r}")
 
 
@@ -53,8 +56,37 @@ def seconds(name: str, value: object, *, zero: bool = False) -> float:
         ConfigurationError: It is not a number of seconds above 0 (or 0, if `zero`).
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 or (zero and value == 0)):
-        raise ConfigurationError(f"{name} must be a number of seconds above 0, got {value!r}")
-    return float(value)
+        least = "of at least 0" if zero else "above 0"
+        raise ConfigurationError(f"{name} must be a number of seconds {least}, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ConfigurationError(f"{name} is too large; `math.inf` for no limit") from None
+
+
+def check_kind(name: str, value: object, kind: type, *, such_as: str) -> None:
+    """None, or an object of this kind.
+
+    Raises:
+        ConfigurationError: It is something else; the message says what to pass.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise ConfigurationError(f"{name} must be {such_as}, got {kind_of(value)}")
+
+
+def check_hooks(hooks: object) -> tuple[Any, ...]:
+    """Several callables.
+
+    Raises:
+        ConfigurationError: They are not, or are classes of events.
+    """
+    if not isinstance(hooks, Iterable) or isinstance(hooks, str | bytes):
+        raise ConfigurationError(f"hooks must be several callables, `hooks=[callable]`, got {kind_of(hooks)}")
+    given = tuple(cast("Iterable[object]", hooks))
+    for hook in given:
+        if not callable(hook):
+            raise ConfigurationError(f"hooks must be callables that take an event, got {kind_of(hook)}")
+    return given
 
 
 def credentials_from(environ: Mapping[str, str], prefix: str) -> tuple[str, AppCredentials]:

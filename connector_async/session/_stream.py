@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Generic, Self
 
@@ -12,8 +13,9 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 from typing_extensions import TypeVar
 
+from connector_async._arguments import check_kind
 from connector_async._concurrency import Clock, Slot
-from connector_async.errors import SessionClosed
+from connector_async.errors import Landed, NotSent, OutcomeUnknown, RequestError, SessionClosed
 from connector_async.session._messages import Outcome, OutcomeStatus, Outgoing
 from connector_async.session._outbound import Outbound, lane_of
 
@@ -21,13 +23,17 @@ __all__ = ["OutcomeStream"]
 
 K = TypeVar("K", default=None)
 
+logger = logging.getLogger("connector_async.outbound")
+
 
 class OutcomeStream(Generic[K]):
     """The outcomes of many messages: `async with` it, then `async for`. Made by `ConnectorSession.send_many`.
 
     Exactly one outcome for each message read from the source. When the source fails, the outcomes of what was read
-    come first, then its error. When the loop's body raises, or the loop is left, nothing more is read; what was read
-    is settled, and `left` has the outcomes that the loop did not take.
+    come first, then its error. When the loop is left, nothing more is read; what was read is settled, and `left` has
+    the outcomes that the loop did not take. When the block is left by an error or a cancellation, what still waits is
+    not sent any more, and what is under way has 10 seconds to end. Several tasks may take outcomes from one stream.
+    An async generator is closed when no more is read of it.
 
     Attributes:
         left: After the block: outcomes that were not taken from the stream.
@@ -54,6 +60,7 @@ class OutcomeStream(Generic[K]):
         self._ordered = ordered
         self._lane_timeout = lane_timeout
         self._reader: anyio.CancelScope | None = None
+        self._entered = False
         self._reading = False
         self._stopped = False
         self._failure: Exception | None = None
@@ -63,33 +70,52 @@ class OutcomeStream(Generic[K]):
         self._outcomes: deque[Outcome[K]] = deque()
         self._early: dict[int, Outcome[K]] = {}
         self._load: dict[str, int] = {}
-        self._news: Slot | None = None
+        self._unsettled: dict[int, Outgoing[K]] = {}
+        self._news: list[Slot] = []
         self._room: Slot | None = None
         self.left: tuple[Outcome[K], ...] = ()
 
     async def __aenter__(self) -> Self:
-        self._reading = True
-        self._task_group.start_soon(self._read_all)
+        if self._entered:
+            raise RuntimeError("a stream is entered once: call `send_many` again")
+        self._entered = self._reading = True
+        try:
+            self._task_group.start_soon(self._read_all)
+        except RuntimeError:
+            self._reading = False
+            raise SessionClosed("the session is closed") from None
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
-        # What was read is settled even while we are being cancelled; the session's own close bounds it.
-        with anyio.CancelScope(shield=exc is not None) as scope:
-            scope.deadline = anyio.current_time() + _SETTLE_WITHIN if exc is not None else scope.deadline
-            while self._reading or self._settled < self._read:
-                await self._wait_for_news()
+        if exc is None:
+            await self._settle()
+        else:
+            # Also while we are being cancelled; what waits for its turn is given up, the rest is given a while.
+            self._outbound.withdraw(self, _left_unsent())
+            with anyio.move_on_after(_SETTLE_WITHIN, shield=True):
+                await self._settle()
+            for number, message in list(self._unsettled.items()):
+                self._take_in(number, Outcome(message=message, status=OutcomeStatus.UNKNOWN, error=_left_unknown()))
         self.left = (*self._outcomes, *(self._early[number] for number in sorted(self._early)))
         self._outcomes.clear()
         self._early.clear()
         self._taken = self._read
+        if self._failure is not None:
+            logger.error("the source of messages failed, and nobody heard", exc_info=self._failure)
+
+    async def _settle(self) -> None:
+        while self._reading or self._settled < self._read:
+            await self._wait_for_news()
 
     def __aiter__(self) -> AsyncIterator[Outcome[K]]:
         return self
 
     async def __anext__(self) -> Outcome[K]:
+        if not self._entered:
+            raise RuntimeError("enter the stream first: `async with session.send_many(...) as outcomes:`")
         while not self._outcomes:
             if not self._reading and self._settled == self._read:
                 if self._failure is not None:
@@ -120,8 +146,7 @@ class OutcomeStream(Generic[K]):
                 if self._stopped:
                     return
                 if isinstance(self._messages, AsyncIterable):
-                    async for message in self._messages:
-                        await self._admit(message)
+                    await self._read_async(self._messages)
                 else:
                     for message in self._messages:
                         await self._admit(message)
@@ -133,21 +158,35 @@ class OutcomeStream(Generic[K]):
             self._reading = False
             self._ring()
 
+    async def _read_async(self, messages: AsyncIterable[Outgoing[K]]) -> None:
+        try:
+            async for message in messages:
+                await self._admit(message)
+        finally:
+            if isinstance(messages, AsyncGenerator):
+                # Its own `finally` runs now, not when the garbage collector finds it.
+                with anyio.move_on_after(_CLOSE_SOURCE_WITHIN, shield=True):
+                    await messages.aclose()
+
     async def _admit(self, message: Outgoing[K]) -> None:
+        check_kind("what `send_many` reads", message, Outgoing, "an `Outgoing(to, body)`")
         number = self._read
         self._read += 1
+        self._unsettled[number] = message
         try:
             await self._room_for(message)
         except BaseException:
             # Stopped while it waited for room: it was read, so it has an outcome.
-            stopped = SessionClosed("the stream was stopped before it was its turn")
-            self._take_in(number, Outcome(message=message, status=OutcomeStatus.NOT_SENT, error=stopped))
+            self._take_in(number, Outcome(message=message, status=OutcomeStatus.NOT_SENT, error=_left_unsent()))
             raise
         lane = lane_of(message.to)
         self._load[lane] = self._load.get(lane, 0) + 1
         try:
             self._outbound.put(
-                message, lambda outcome: self._take_in(number, outcome, lane), wait_limit=self._lane_timeout
+                message,
+                lambda outcome: self._take_in(number, outcome, lane),
+                wait_limit=self._lane_timeout,
+                owner=self,
             )
         except SessionClosed as error:
             self._take_in(number, Outcome(message=message, status=OutcomeStatus.NOT_SENT, error=error), lane)
@@ -164,6 +203,8 @@ class OutcomeStream(Generic[K]):
         return self._load.get(lane_of(message.to), 0) < self._per_consumer
 
     def _take_in(self, number: int, outcome: Outcome[K], lane: str | None = None) -> None:
+        if self._unsettled.pop(number, None) is None:
+            return  # told as unknown already, when the block was left
         self._settled += 1
         if lane is not None:
             self._load[lane] -= 1
@@ -180,13 +221,25 @@ class OutcomeStream(Generic[K]):
         self._ring()
 
     async def _wait_for_news(self) -> None:
-        self._news = self._clock.slot()
-        await self._news
+        slot = self._clock.slot()
+        self._news.append(slot)
+        await slot
 
     def _ring(self) -> None:
-        if self._news is not None:
-            self._news.settle()
+        if self._news:
+            waiting, self._news = self._news, []
+            for slot in waiting:
+                slot.settle()
+
+
+def _left_unsent() -> RequestError:
+    return NotSent("the stream was left before it was its turn", hint="it is safe to send it again")
+
+
+def _left_unknown() -> RequestError:
+    return OutcomeUnknown("the stream was left while it was under way", landed=Landed.UNKNOWN)
 
 
 _BREATH = 64  # a source that never waits must not keep the loop from turning
-_SETTLE_WITHIN = 30.0  # seconds, when the block is left by an error
+_SETTLE_WITHIN = 10.0  # seconds, when the block is left by an error
+_CLOSE_SOURCE_WITHIN = 5.0  # seconds for the source's own clean-up

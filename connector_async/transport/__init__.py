@@ -1,6 +1,6 @@
 """One HTTP exchange: the seam, the pooled default, the adapter for httpx."""
 
-from connector_async.transport._choose import as_transport
+from connector_async.transport._choose import as_transport, check_transport
 from connector_async.transport._httpx import HttpxTransport
 from connector_async.transport.base import Answer, Headers, Target, Transport
 from connector_async.transport.pooled import HostStatistics, PooledTransport, PoolStatistics
@@ -15,4 +15,5 @@ __all__ = [
     "Target",
     "Transport",
     "as_transport",
+    "check_transport",
 ]

@@ -9,11 +9,13 @@ from urllib.request import getproxies
 
 import httpx
 
+from connector_async._arguments import kind_of
+from connector_async.errors import ConfigurationError
 from connector_async.transport._httpx import HttpxTransport
 from connector_async.transport.base import Transport
 from connector_async.transport.pooled import PooledTransport
 
-__all__ = ["as_transport"]
+__all__ = ["as_transport", "check_transport"]
 
 _IDLE_TIMEOUT = 15.0
 
@@ -40,17 +42,14 @@ def as_transport(
         proxy: A proxy for everything.
 
     Raises:
-        TypeError: `value` is nothing of the kind.
+        ConfigurationError: `value` is nothing of the kind.
     """
+    check_transport(value)
     if isinstance(value, PooledTransport | HttpxTransport):
         return value, False
     if isinstance(value, httpx.AsyncBaseTransport | httpx.AsyncClient):
         return HttpxTransport(value, max_body_bytes=max_body_bytes), True
     if value is not None:
-        if not _is_transport(value):
-            raise TypeError(
-                f"not a transport: {type(value).__name__} (expected a Transport, or a transport or client of httpx)"
-            )
         return value, False
     from_environment = proxy is None and _environment_has_proxy(getproxies())
     if not (proxy or from_environment) and _on_asyncio():
@@ -73,14 +72,24 @@ def as_transport(
     return wrapped, True
 
 
+def check_transport(value: object) -> None:
+    """What `as_transport` takes.
+
+    Raises:
+        ConfigurationError: It is nothing of the kind.
+    """
+    if value is None or isinstance(value, httpx.AsyncBaseTransport | httpx.AsyncClient):
+        return
+    if isinstance(value, type) or not isinstance(value, Transport):
+        raise ConfigurationError(
+            f"transport must be a Transport, or an AsyncBaseTransport or AsyncClient of httpx, got {kind_of(value)}"
+        )
+
+
 def _environment_has_proxy(proxies: Mapping[str, str]) -> bool:
     """As httpx reads it; which hosts go past the proxy is left to httpx."""
     exempt = [host.strip() for host in proxies.get("no", "").split(",")]
     return "*" not in exempt and any(proxies.get(scheme) for scheme in ("http", "https", "all"))
-
-
-def _is_transport(value: object) -> bool:
-    return isinstance(value, Transport)
 
 
 def _on_asyncio() -> bool:

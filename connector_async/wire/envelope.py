@@ -39,8 +39,8 @@ MAX_ENCODED_METADATA: Final = 5 * 1024  # bytes of base64 (third-party bots: enc
 
 
 def _type_of_body(request: Request[Any]) -> str:
-    body: RequestBody[Any] = request.body
-    return body.wire_type
+    body: object = request.body
+    return body.wire_type if isinstance(body, RequestBody) else ""  # anything else is refused right after
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

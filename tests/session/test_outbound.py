@@ -369,3 +369,177 @@ async def test_c16_any_mixture_of_accidents_leaves_one_outcome_for_each_message(
         if outcome.result is not None:
             counters = [attempt.sequence for attempt in outcome.result.attempts]
             assert counters == [0, 2, 4, 8, 16, 32, 64, 128][: len(counters)]
+
+
+async def test_several_tasks_may_take_outcomes_from_one_stream() -> None:
+    """Workers that share the outcomes: none of them is left waiting, none gets another's."""
+    cloud = FakeCloud(latency=0.01)
+    seen: list[int | None] = []
+    async with session_over(cloud) as session, session.send_many(messages(200), concurrency=50) as outcomes:
+
+        async def worker() -> None:
+            async for outcome in outcomes:
+                seen.append(outcome.key)
+                await anyio.sleep(0.001)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(worker)
+    assert sorted(key or 0 for key in seen) == list(range(200))
+
+
+async def test_a_stream_is_entered_and_only_once() -> None:
+    """Iterating without entering would send nothing, and say nothing."""
+    async with session_over(FakeCloud()) as session:
+        with pytest.raises(RuntimeError, match="enter the stream first"):
+            await anext(session.send_many(messages(5)))
+        stream = session.send_many(messages(5))
+        assert len(await taken(stream)) == 5
+        with pytest.raises(RuntimeError, match="entered once"):
+            await taken(stream)
+    with pytest.raises(SessionClosed):
+        await taken(session.send_many(messages(5)))
+
+
+@pytest.mark.parametrize("name", ["concurrency", "per_consumer"])
+@pytest.mark.parametrize("value", [0, -1, "5", True, float("nan")])
+async def test_with_room_for_none_a_stream_is_refused(name: str, value: Any) -> None:
+    """It would read nothing, and wait for ever."""
+    async with session_over(FakeCloud()) as session:
+        options: dict[str, Any] = {name: value}
+        with pytest.raises(ValueError, match=f"{name} must be a number of at least 1"):
+            session.send_many(messages(5), **options)
+
+
+@pytest.mark.parametrize("how", ["break", "raise", "stop"])
+async def test_an_async_generator_is_closed_when_no_more_is_read_of_it(how: str) -> None:
+    """PEP 525: otherwise its `finally` runs when the garbage collector finds it, if ever."""
+    closed = 0
+
+    async def source() -> AsyncIterator[Outgoing[int]]:
+        nonlocal closed
+        try:
+            for message in messages(1_000):
+                yield message
+        finally:
+            await anyio.sleep(0.1)
+            closed += 1
+
+    async with session_over(FakeCloud()) as session:
+        try:
+            async with session.send_many(source(), concurrency=10) as outcomes:
+                async for _ in outcomes:
+                    if how == "raise":
+                        raise KeyError("mine")
+                    if how == "break":
+                        break
+                    outcomes.stop()
+        except KeyError:
+            assert how == "raise"
+        assert closed == 1
+
+
+async def test_a_source_that_fails_when_nobody_listens_any_more_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """No exception is swallowed."""
+
+    async def source() -> AsyncIterator[Outgoing[int]]:
+        try:
+            for message in messages(1_000):
+                yield message
+        finally:
+            raise OSError("the cursor is gone")
+
+    async with session_over(FakeCloud()) as session:
+        async with session.send_many(source(), concurrency=10) as outcomes:
+            await anext(outcomes)
+        assert "the source of messages failed" in caplog.text
+
+
+async def test_a_source_must_give_messages() -> None:
+    """The error says what is wanted, after the outcomes of what was read before."""
+    seen: list[Any] = []
+    source: list[Any] = [Outgoing("customer", "hello"), "customer"]
+    async with session_over(FakeCloud()) as session:
+        with pytest.raises(TypeError, match=r"must be an `Outgoing\(to, body\)`, not str"):
+            async with session.send_many(source) as outcomes:
+                async for outcome in outcomes:
+                    seen.append(outcome.status)
+        assert seen == [ACCEPTED]
+        nothing: Any = "hello"
+        with pytest.raises(TypeError, match="Outgoing"):
+            await session.send(nothing)
+
+
+@pytest.mark.parametrize("message", [Outgoing("", "x"), Outgoing(None, "x"), Outgoing("c", "x", opening={})])  # type: ignore[arg-type]
+async def test_a_message_that_is_to_nobody_is_refused_and_the_others_go_on(
+    message: Outgoing[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It can never succeed as it is: safe to send again would be a lie."""
+    async with session_over(FakeCloud()) as session:
+        outcomes = await taken(session.send_many([message, Outgoing("other", "x")], ordered=True))
+    assert [outcome.status for outcome in outcomes] == [REFUSED, ACCEPTED]
+    assert "could not be carried" not in caplog.text
+
+
+async def test_a_stream_left_by_a_cancellation_sends_no_more_of_what_waits() -> None:
+    """What is under way is settled, the rest is not sent; each has its outcome, and it is over at once."""
+    cloud = FakeCloud(latency=0.5)
+    async with session_over(cloud) as session:
+        stream = session.send_many(messages(10_000, consumers=4), concurrency=1_000)
+        started = anyio.current_time()
+        with anyio.move_on_after(2.2):
+            async with stream as outcomes:
+                async for _ in outcomes:
+                    await anyio.sleep_forever()
+        assert anyio.current_time() - started < 3
+        posts = len(cloud.message_posts)
+        await anyio.sleep(5)
+        assert len(cloud.message_posts) == posts
+        assert len(stream.left) == stream.read - 1
+        assert Counter(outcome.status for outcome in stream.left)[NOT_SENT] > 300
+        assert session.pending() == ()
+
+
+async def test_what_does_not_end_while_a_stream_is_left_is_told_as_unknown() -> None:
+    """Exactly one outcome each, within a bounded time."""
+    cloud = FakeCloud()
+
+    async def silence(post: Post) -> Any:
+        if isinstance(post.json, list):
+            return ok(post)
+        await anyio.sleep_forever()
+
+    cloud.on_message = silence
+    async with session_over(cloud, drain=0.0) as session:
+        stream = session.send_many(messages(60, consumers=4), concurrency=50)
+        started = anyio.current_time()
+        with pytest.raises(KeyError):
+            async with stream:
+                await anyio.sleep(1)
+                raise KeyError("mine")
+        assert anyio.current_time() - started < 12
+        statuses = Counter(outcome.status for outcome in stream.left)
+        assert statuses == {UNKNOWN: 4, NOT_SENT: stream.read - 4}
+
+
+@pytest.mark.parametrize("by_consumer", [False, True])
+async def test_the_timeout_of_a_message_is_for_all_that_it_takes(by_consumer: bool) -> None:
+    """Opening the conversation included."""
+    cloud = FakeCloud()
+
+    async def slow(post: Post) -> Any:
+        await anyio.sleep(3 if isinstance(post.json, list) else 30)
+        return ok(post)
+
+    cloud.on_message = slow
+    async with session_over(cloud, drain=0.0) as session:
+        started = anyio.current_time()
+        if by_consumer:
+            with pytest.raises(DeadlineExceeded):
+                await session.consumer("customer").send_text("hello", timeout=4.0)
+        else:
+            outcome = await session.send(Outgoing("customer", "hello", timeout=4.0))
+            assert outcome.status is UNKNOWN
+            assert isinstance(outcome.error, DeadlineExceeded)
+        assert anyio.current_time() - started == pytest.approx(4.0, abs=0.1)

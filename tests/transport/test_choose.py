@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from connector_async import ConfigurationError
 from connector_async.transport import HttpxTransport, PooledTransport, Transport, as_transport
 from tests.backends import TRIO
 from tests.faults import FaultServer, Peer, answer
@@ -101,5 +102,5 @@ async def test_a_transport_of_the_users_own_is_used_as_it_is() -> None:
 @pytest.mark.parametrize("value", ["http://proxy", httpx.HTTPTransport(verify=False), 5])
 async def test_what_is_no_transport_is_refused(value: Any) -> None:
     """httpx's synchronous ones included."""
-    with pytest.raises(TypeError, match="not a transport"):
+    with pytest.raises(ConfigurationError, match="transport must be"):
         as_transport(value)

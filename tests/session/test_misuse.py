@@ -1,0 +1,168 @@
+"""What is passed by mistake is refused where it is passed, with words that say what to pass instead."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from connector_async import (
+    AppCredentials,
+    ChatState,
+    ChatStateEvent,
+    ConfigurationError,
+    ConnectorSession,
+    NotSent,
+    Opening,
+    RetryPolicy,
+    SessionLimits,
+    SetUserProfile,
+)
+from connector_async.wire import PublishEvent
+from tests.session.rig import DOMAINS, FakeCloud, session_over
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"retry": "resend"}, "retry must be a RetryPolicy"),
+        ({"retry": RetryPolicy}, "the class RetryPolicy"),
+        ({"limits": {"max_in_flight": 5}}, "limits must be `SessionLimits"),
+        ({"tokens": 5}, "tokens must be `TokenSettings"),
+        ({"router": 5}, "router must be a Router"),
+        ({"store": "file.db"}, r"store must be a store, such as `SqliteStore\(path\)`, got str"),
+        ({"hooks": print}, r"hooks=\[callable\]"),
+        ({"hooks": "print"}, r"hooks=\[callable\]"),
+        ({"hooks": [5]}, "callables that take an event, got int"),
+        ({"domains": ["idp"]}, "domains must be a mapping"),
+        ({"domains": {**DOMAINS, "asyncmessagingent": "https://example.com"}}, "is called 'asyncMessagingEnt'"),
+        ({"transport": "pooled"}, "transport must be a Transport"),
+        ({"transport": httpx.AsyncClient}, "the class AsyncClient"),
+        ({"transport": httpx.Client()}, "AsyncClient of httpx, got Client"),
+        ({"client_properties": {"type": "x"}}, "client_properties must be ClientProperties"),
+        ({"client_properties": "a\r\nX-Evil: 1"}, "characters that HTTP does not allow"),
+        ({"timeout": 10**400}, "timeout is too large"),
+        ({"drain": -1}, "drain must be a number of seconds of at least 0"),
+    ],
+)
+async def test_a_setting_of_the_wrong_kind_is_refused_when_the_session_is_built(
+    options: dict[str, Any], words: str
+) -> None:
+    """our design, section 2: building says what cannot work; later would be in the middle of a failure."""
+    options = {"domains": DOMAINS, **options}
+    with pytest.raises(ConfigurationError, match=words):
+        ConnectorSession("12345678", AppCredentials("client", "a-secret"), **options)
+
+
+@pytest.mark.parametrize("rate", ["5", True, 0, math.nan])
+async def test_a_rate_is_a_number(rate: Any) -> None:
+    with pytest.raises(ConfigurationError, match="rate must be above 0"):
+        SessionLimits(rate=rate)
+
+
+async def test_old_secrets_are_several() -> None:
+    secrets: Any = None
+    with pytest.raises(TypeError, match="previous_secrets must be several texts"):
+        AppCredentials("client", "a-secret", previous_secrets=secrets)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"),
+    [("5", TypeError), (True, TypeError), (math.nan, ValueError), (10**400, ValueError)],
+)
+async def test_a_timeout_that_is_no_number_of_seconds_is_refused_before_anything_is_counted(
+    timeout: Any, error: type[Exception]
+) -> None:
+    """Nothing was sent, so nothing may count as unknown."""
+    async with session_over(FakeCloud()) as session:
+        consumer = session.consumer("customer")
+        conversation = await consumer.open_conversation()
+        before = session.stats()
+        for send in (conversation.send_text, consumer.send_text):
+            with pytest.raises(error, match="timeout must be a number of seconds"):
+                await send("hello", timeout=timeout)
+        with pytest.raises(error, match="timeout must be a number of seconds"):
+            await session.consumer("other").ensure_conversation(timeout=timeout)
+        assert session.stats() == before
+
+
+@pytest.mark.parametrize("consumer", ["", " ", None, 5])
+async def test_a_request_is_for_somebody(consumer: Any) -> None:
+    """An empty id would be sent to the identity service."""
+    async with session_over(FakeCloud()) as session:
+        for ask in (
+            lambda: session.request(SetUserProfile(), consumer=consumer),
+            lambda: session.batch([SetUserProfile()], consumer=consumer),
+        ):
+            with pytest.raises((TypeError, ValueError), match="ext_consumer_id"):
+                await ask()
+        with pytest.raises((TypeError, ValueError), match="ext_consumer_id"):
+            session.conversation("a-conversation", consumer)
+        conversation: Any = session.conversation("a-conversation", "somebody")
+        with pytest.raises(TypeError, match="not Conversation"):
+            await session.request(SetUserProfile(), consumer=conversation)
+
+
+async def test_arguments_of_the_wrong_kind_say_what_is_wanted() -> None:
+    """Each would otherwise fail somewhere inside, or only when a request has failed, or be sent as it is."""
+    cloud = FakeCloud()
+    async with session_over(cloud) as session:
+        conversation = await session.consumer("customer").open_conversation()
+        posts = len(cloud.message_posts)
+        wrong: Any = "resend"
+        with pytest.raises(TypeError, match="retry must be a RetryPolicy"):
+            await conversation.send_text("hello", retry=wrong)
+        numbers: Any = [4, 6]
+        with pytest.raises(TypeError, match="one by one"):
+            await conversation.mark_read(numbers)
+        with pytest.raises(ValueError, match="at least one field"):
+            await conversation.update_field([])
+        with pytest.raises(ValueError, match="by must be 'state' or 'stage'"):
+            await conversation.close(by=wrong)
+        raw: Any = {"type": "x"}
+        with pytest.raises(TypeError, match=r"Request.body must be RequestBody"):
+            await session.batch([raw], consumer="customer")
+        with pytest.raises(TypeError, match="opening must be an `Opening"):
+            await session.consumer("other").ensure_conversation(raw)
+        with pytest.raises(TypeError, match="parse_notification"):
+            await session.dispatch(raw)
+        with pytest.raises(TypeError, match="client_properties must be"):
+            await session.consumer("other").open_conversation(client_properties=raw)
+        assert len(cloud.message_posts) == posts
+        assert isinstance(await session.consumer("other").ensure_conversation(Opening()), object)
+
+
+def test_a_policy_names_what_it_knows() -> None:
+    wrong: Any = "resnd"
+    with pytest.raises(ValueError, match=r"^unknown must be 'resend' or 'report', got 'resnd'$"):
+        RetryPolicy.vendor(unknown=wrong)
+
+
+async def test_a_chat_state_that_was_replaced_ends_as_not_sent() -> None:
+    """Where no method hides it: an error of ours that has its facts, not one of the inside."""
+    cloud = FakeCloud(latency=0.1)
+    errors: list[NotSent] = []
+    async with session_over(cloud, limits=SessionLimits(max_in_flight=1)) as session:
+        conversation = await session.consumer("customer").open_conversation()
+
+        async def show(state: ChatState) -> None:
+            body = PublishEvent(
+                dialog_id=conversation.conversation_id,
+                conversation_id=conversation.conversation_id,
+                event=ChatStateEvent(chat_state=state),
+            )
+            try:
+                await session.request(body, consumer="customer")
+            except NotSent as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for state in (ChatState.ACTIVE, ChatState.COMPOSING, ChatState.PAUSE, ChatState.ACTIVE):
+                tasks.start_soon(show, state)
+    assert errors
+    assert all(error.request_id and not error.retryable for error in errors)
