@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import attrs
 
+from connector_async._send_result import SendResult
 from connector_async.errors import (
     AuthError,
     ConfigurationError,
@@ -115,7 +116,7 @@ def judge(claim: Claim, outcome: Outcome[Any], policy: PumpPolicy, *, failures: 
         failures: How often in a row it was put off before, which doubles the pause each time.
     """
     if outcome.status is OutcomeStatus.ACCEPTED and outcome.result is not None:
-        return _accepted(claim, outcome)
+        return _accepted(claim, outcome, outcome.result)
     unclear = _is_unclear(claim, outcome)
     maybe = in_doubt(claim) or unclear
     attempts = _attempts(claim, outcome)
@@ -139,11 +140,11 @@ def judge(claim: Claim, outcome: Outcome[Any], policy: PumpPolicy, *, failures: 
     )
 
 
-def _accepted(claim: Claim, outcome: Outcome[Any]) -> Settlement:
+def _accepted(claim: Claim, outcome: Outcome[Any], result: SendResult) -> Settlement:
     return Settlement(
         state=MessageState.ACCEPTED,
         attempts=_attempts(claim, outcome),
-        sequence=None if outcome.result is None else outcome.result.sequence,
+        sequence=result.sequence,
         conversation_id=outcome.conversation_id,
         maybe_duplicate=in_doubt(claim) or outcome.maybe_duplicate,
     )

@@ -38,12 +38,13 @@ def test_an_id_is_the_millisecond_a_counter_and_the_mark() -> None:
     assert ids.next(0.0) == "18bcfe568faffffff-mark"
     assert ids.next(0.0) == "18bcfe568fb000000-mark"
     assert ids.next(0.0) == "18bcfe568fb000001-mark"
+    assert RequestIds("mark").next(-1.0) == "00000000000000001-mark"
 
 
 @pytest.mark.parametrize("mark", ["", "m" * 41])
 def test_a_mark_that_leaves_no_room_or_tells_nobody_apart_is_refused(mark: str) -> None:
     """Ours: the mark is what makes ids of two processes differ."""
-    with pytest.raises(ValueError, match="1 to 40 characters"):
+    with pytest.raises(ValueError, match=r"^the mark of a request id has 1 to 40 characters$"):
         RequestIds(mark)
 
 
@@ -105,7 +106,7 @@ def test_a_batch_claims_all_of_its_ids_and_counts_as_one_entry() -> None:
         ([""], "1 to 64 characters, this one has 0"),
         (["x" * 65], "1 to 64 characters, this one has 65"),
         (["new", "taken"], "'taken' is in flight already"),
-        (["new", "new"], "two requests of a batch have the same id"),
+        (["new", "new"], "^two requests of a batch have the same id$"),
     ],
 )
 def test_a_claim_is_refused_as_a_whole(ids: list[str], reason: str) -> None:
@@ -116,6 +117,13 @@ def test_a_claim_is_refused_as_a_whole(ids: list[str], reason: str) -> None:
         table.claim(ids, 2)
     assert len(table) == 1
     assert list(table) == [1]
+
+
+def test_an_id_of_the_longest_kind_is_claimed() -> None:
+    """Connector API schema: `id` has 1 to 64 characters."""
+    table: PendingTable[int] = PendingTable()
+    table.claim(["x" * 64, "y"], 1)
+    assert "x" * 64 in table
 
 
 def test_an_id_may_be_used_again_once_it_is_out() -> None:
@@ -130,8 +138,10 @@ def test_an_id_may_be_used_again_once_it_is_out() -> None:
 def test_releasing_what_is_out_already_is_harmless() -> None:
     """our style 5.2: the `finally` of a request releases, whatever happened before."""
     table: PendingTable[int] = PendingTable()
-    table.release(["never"])
+    table.claim(["mine"], 1)
+    table.release(["never", "mine"])
     assert table.orphan("never", ()) is OrphanKind.FOREIGN
+    assert len(table) == 0
 
 
 @attrs.frozen

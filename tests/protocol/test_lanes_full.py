@@ -57,6 +57,21 @@ def test_the_newer_typing_state_takes_the_place_of_the_older_in_the_queue() -> N
     assert_nothing_left(lanes)
 
 
+def test_a_place_in_the_queue_is_kept_through_any_number_of_newer_typing_states() -> None:
+    """The age is that of the state that waits: the older ones are gone."""
+    lanes = make_lanes(width=1)
+    running, other = make_ticket("x"), make_ticket("u", TYPING)
+    states = [make_ticket("t", TYPING) for _ in range(4)]
+    entered(lanes, running, states[0], other)
+    for seconds, state in enumerate(states[1:], start=1):
+        entered(lanes, state, now=float(seconds))
+    lanes.leave(other, 3.0)
+    assert lanes.oldest(5.0) == 2.0
+    entered(lanes, make_ticket("u", TYPING), now=5.0)
+    lanes.leave(running, 5.0)
+    assert [state.grants for state in states] == [0, 0, 0, 1]
+
+
 def test_a_typing_state_replaced_in_a_full_queue_is_not_refused() -> None:
     """One goes out, one comes in."""
     lanes = make_lanes(width=1, max_queue=1)

@@ -38,12 +38,14 @@ from connector_async.errors import (
     SessionClosed,
     StoreUnavailable,
 )
+from connector_async.exchange import Response
 from connector_async.protocol.retry import Attempt
 from connector_async.pump import PumpMessage, PumpPolicy
 from connector_async.pump._messages import event_of, opening_of, to_outbox
 from connector_async.pump._policy import in_doubt, judge, left_behind, prior_attempts
-from connector_async.store.outbox import Claim, MessageState, OutboxMessage
-from connector_async.wire import UnknownEvent
+from connector_async.store.outbox import Claim, MessageState, OutboxMessage, Settlement
+from connector_async.transport import Answer
+from connector_async.wire import EventPublished, UnknownEvent
 from tests.guards import CANARY, assert_canary_absent
 
 KEPT = OutboxMessage(id="1", consumer="shopper", body=b"{}", request_id="1")
@@ -119,9 +121,9 @@ def test_a_conversation_that_nobody_can_name_is_given_up_where_nothing_will() ->
 @pytest.mark.parametrize(
     ("claim", "cause", "state"),
     [
-        ({"was_begun": True}, "most likely while the conversation was being opened", U),
+        ({"was_begun": True}, ": a process died when this was its turn, most likely while the conversation", U),
         ({"maybe_duplicate": True}, "a process died when this was its turn", U),
-        ({}, "another program opened it", N),
+        ({}, ": another program opened it, or a process that died before it could write down the id.", N),
     ],
 )
 def test_the_reason_says_what_may_have_happened_and_what_helps(
@@ -135,6 +137,21 @@ def test_the_reason_says_what_may_have_happened_and_what_helps(
     assert cause in end.reason
     assert "a webhook connected to this store" in end.reason
     assert "an agent who closes it" in end.reason
+
+
+def test_what_was_accepted_is_settled_with_what_the_cloud_said_of_it() -> None:
+    response = Response(
+        EventPublished(sequence=7),
+        request_id="1",
+        code="OK",
+        attempts=SENT,
+        maybe_duplicate=False,
+        answer=Answer(status=200, headers=(), body=b""),
+    )
+    outcome = _outcome(OutcomeStatus.ACCEPTED, result=SendResult("1", "c", SENT, response, False))
+    assert judge(_claim(), outcome, PumpPolicy()) == Settlement(
+        state=MessageState.ACCEPTED, attempts=1, sequence=7, conversation_id="c"
+    )
 
 
 def test_what_was_accepted_after_a_doubt_may_be_doubled() -> None:
@@ -159,6 +176,15 @@ def test_a_refusal_after_a_doubt_is_final_and_unknown() -> None:
     error = RequestRefused("no", attempts=SENT, landed=Landed.UNKNOWN)
     end = judge(_claim(maybe_duplicate=True, attempts=1), _outcome(UNKNOWN, error), PumpPolicy(after_refusal="wait"))
     assert (end.state, end.attempts, end.maybe_duplicate, end.holds_lane) == (U, 2, True, True)
+
+
+def test_a_doubt_after_a_doubt_is_left_where_doubts_are_left() -> None:
+    end = judge(
+        _claim(maybe_duplicate=True, attempts=1),
+        _outcome(UNKNOWN, OutcomeUnknown("lost", attempts=SENT)),
+        PumpPolicy(unknown="leave"),
+    )
+    assert (end.state, end.attempts, end.maybe_duplicate) == (U, 2, True)
 
 
 def test_being_busy_after_a_doubt_is_no_new_doubt() -> None:
@@ -191,11 +217,13 @@ def test_what_an_owner_left_begun_is_left_by_policy() -> None:
     end = left_behind(_claim(was_begun=True), PumpPolicy(unknown="leave"))
     assert end is not None
     assert (end.state, end.attempts, end.maybe_duplicate) == (U, 1, True)
+    assert end.reason == "a process ended while it was sending this; the policy is to leave it"
 
 
 def test_foreign_errors_give_their_name_alone() -> None:
     end = judge(_claim(), _outcome(UNKNOWN, LookupError(CANARY)), PumpPolicy())
     assert end.reason == "LookupError"
+    assert judge(_claim(), _outcome(NOT_SENT), PumpPolicy()).reason is None
     assert_canary_absent(end)
 
 
