@@ -162,7 +162,8 @@ class MemoryOutbox:
         if lane.entries and lane.held_by is None and not rests:
             lane.free_at = now + lease
             return Advance(is_settled=True, next=self._begin(account_id, lane))
-        self._give_back(account_id, claim.message.consumer, lane, now + (settlement.retry_in if rests else 0.0))
+        # Otherwise than resting it is empty or held, and then nobody asks when it is free.
+        self._give_back(account_id, claim.message.consumer, lane, now + settlement.retry_in)
         return Advance(is_settled=True)
 
     def _owned(self, account_id: str, claim: Claim) -> _Lane | None:

@@ -145,6 +145,7 @@ async def test_a_settled_head_makes_room_for_the_next(outbox: Outbox) -> None:
     second = await settle(outbox, first)
     assert second is not None
     assert (second.message, second.was_begun, second.owner) == (message("m2"), False, "me")
+    assert second.account_id == A
     entry = await outbox.find(A, "m1")
     assert entry is not None
     assert (entry.state, entry.attempts, entry.sequence) == (MessageState.ACCEPTED, 1, 7)
@@ -258,6 +259,14 @@ async def test_what_was_released_was_never_claimed(outbox: Outbox) -> None:
     await outbox.release(A, [doubtful])
     assert (await claim_one(outbox)).was_begun
     assert await outbox.release(A, []) == 0
+
+
+async def test_several_lanes_are_released_in_one_call(outbox: Outbox) -> None:
+    """A pump that stops gives back what it had not begun."""
+    for consumer in ("a", "b"):
+        await put(outbox, f"{consumer}1", consumer=consumer)
+    assert await outbox.release(A, await claim(outbox)) == 2
+    assert ids(await claim(outbox, "other")) == ["a1", "b1"]
 
 
 async def test_a_refused_message_holds_its_lane_until_it_is_discarded(outbox: Outbox) -> None:
@@ -419,6 +428,35 @@ async def test_a_forgotten_consumer_leaves_nothing(outbox: Outbox) -> None:
     await outbox.forget(A, "nobody")
 
 
+async def test_what_is_forgotten_makes_room_and_what_is_revived_takes_it(outbox: Outbox) -> None:
+    """The bound is on what is unsettled, however it came to be that."""
+    await put(outbox, "b1", consumer="bert")
+    await settle(outbox, await claim_one(outbox), REFUSED)
+    await put(outbox, "c1", "c2", consumer="carl")
+    await settle(outbox, await claim_one(outbox))
+    await put(outbox, *(f"m{number}" for number in range(99)))
+    assert await put(outbox, "late") == [FULL]
+    assert await outbox.revive(A, "b1")
+    await outbox.forget(A, "carl")
+    assert await put(outbox, "late") == [FULL]
+    await outbox.forget(A, "anna")
+    assert await put(outbox, *(f"n{number}" for number in range(100))) == [*[ADDED] * 99, FULL]
+
+
+async def test_what_is_forgotten_is_not_among_those_remembered(outbox: Outbox) -> None:
+    """A bound that still counted it would let another one go too early."""
+    await put(outbox, "m1")
+    await settle(outbox, await claim_one(outbox))
+    await outbox.forget(A, "anna")
+    for start in (0, 50):
+        await put(outbox, *(f"b{start + number}" for number in range(50)), consumer="bert")
+        head: Claim | None = await claim_one(outbox)
+        while head is not None:
+            head = await settle(outbox, head)
+    assert await outbox.find(A, "b0") is not None
+    assert (await outbox.counts(A)).accepted == 100
+
+
 async def test_a_store_forgets_a_consumers_messages_too(store: Store) -> None:
     """One call for all that is known of a person."""
     assert isinstance(store, OutboxStore)
@@ -477,3 +515,20 @@ async def test_the_clock_can_be_another() -> None:
     assert await claim(store.outbox, "other") == []
     now = 130.0
     assert (await claim_one(store.outbox, "other")).was_begun
+
+
+@pytest.mark.parametrize("end", ["accepted", "discarded", "pruned", "revived"])
+async def test_in_memory_a_lane_without_messages_takes_no_room(end: str) -> None:
+    """Consumers come and go for as long as the process lives."""
+    outbox = MemoryStore(max_dead=1).outbox
+    await put(outbox, "m1")
+    await settle(outbox, await claim_one(outbox), ACCEPTED if end == "accepted" else HELD)
+    if end == "discarded":
+        assert await outbox.discard(A, "m1")
+    elif end == "revived":
+        assert await outbox.revive(A, "m1")
+        await settle(outbox, await claim_one(outbox))
+    elif end == "pruned":
+        await put(outbox, "b1", consumer="bert")
+        await settle(outbox, await claim_one(outbox), REFUSED)
+    assert not outbox._lanes

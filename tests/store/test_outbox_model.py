@@ -33,7 +33,7 @@ def _settlement(chance: random.Random) -> Settlement:
         state=state,
         attempts=chance.randrange(5),
         maybe_duplicate=chance.random() < 0.2,
-        retry_in=chance.choice([0.0, 3.0]),
+        retry_in=chance.choice([0.0, 0.5, 3.0]),
         holds_lane=state.is_final and chance.random() < 0.3,
     )
 
