@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import attrs
 
 from connector_async.store._memory_inbox import MemoryInbox
 from connector_async.store._memory_outbox import MemoryOutbox
+from connector_async.store._memory_records import MemoryRecords
 from connector_async.store._memory_tokens import MemoryTokenShare
 from connector_async.store.base import (
     Admission,
@@ -24,7 +24,6 @@ from connector_async.store.tokens import SharedToken
 
 __all__ = ["MemoryStore"]
 
-_Value = TypeVar("_Value")
 _Key = tuple[str, str]
 
 
@@ -47,15 +46,8 @@ class MemoryStore:
     max_entries: int = attrs.field(default=100_000, validator=attrs.validators.ge(1))
     max_dead: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
     wall: Callable[[], float] = attrs.field(default=time.time, kw_only=True, repr=False)
-    _consumers: OrderedDict[_Key, ConsumerRecord] = attrs.field(
-        factory=OrderedDict[_Key, ConsumerRecord], init=False, repr=False
-    )
-    _by_lp_id: dict[_Key, str] = attrs.field(factory=dict[_Key, str], init=False, repr=False)
-    _conversations: OrderedDict[_Key, ConversationRecord] = attrs.field(
-        factory=OrderedDict[_Key, ConversationRecord], init=False, repr=False
-    )
-    _of_consumer: dict[_Key, dict[str, None]] = attrs.field(
-        factory=dict[_Key, dict[str, None]], init=False, repr=False
+    _records: MemoryRecords = attrs.field(
+        default=attrs.Factory(lambda self: MemoryRecords(self.max_entries), takes_self=True), init=False, repr=False
     )
     _seen: OrderedDict[_Key, None] = attrs.field(factory=OrderedDict[_Key, None], init=False, repr=False)
     _echoes: OrderedDict[tuple[str, str, str], list[int | None]] = attrs.field(
@@ -78,55 +70,35 @@ class MemoryStore:
 
     async def put_consumer(self, record: ConsumerRecord) -> None:
         """Keep a consumer."""
-        key = (record.account_id, record.ext_consumer_id)
-        self._drop_consumer(key)
-        self._consumers[key] = record
-        if record.lp_consumer_id is not None:
-            self._by_lp_id[record.account_id, record.lp_consumer_id] = record.ext_consumer_id
-        if len(self._consumers) > self.max_entries:
-            self._drop_consumer(next(iter(self._consumers)))
+        self._records.put_consumer(record)
 
     async def get_consumer(self, account_id: str, ext_consumer_id: str) -> ConsumerRecord | None:
         """The consumer with this channel id."""
-        return _touch(self._consumers, (account_id, ext_consumer_id))
+        return self._records.get_consumer(account_id, ext_consumer_id)
 
     async def find_consumer(self, account_id: str, lp_consumer_id: str) -> ConsumerRecord | None:
         """The consumer with the cloud's id."""
-        ext_consumer_id = self._by_lp_id.get((account_id, lp_consumer_id))
-        return None if ext_consumer_id is None else _touch(self._consumers, (account_id, ext_consumer_id))
+        return self._records.find_consumer(account_id, lp_consumer_id)
 
     async def drop_consumer_token(self, account_id: str, ext_consumer_id: str) -> None:
         """Forget a token that was refused."""
-        key = (account_id, ext_consumer_id)
-        record = self._consumers.get(key)
-        if record is not None:
-            self._consumers[key] = attrs.evolve(record, token="")
+        self._records.drop_token(account_id, ext_consumer_id)
 
     async def put_conversation(self, record: ConversationRecord) -> None:
         """Keep a conversation."""
-        key = (record.account_id, record.conversation_id)
-        self._drop_conversation(key)
-        self._conversations[key] = record
-        self._of_consumer.setdefault((record.account_id, record.ext_consumer_id), {})[record.conversation_id] = None
-        if len(self._conversations) > self.max_entries:
-            self._drop_conversation(next(iter(self._conversations)))
+        self._records.put_conversation(record)
 
     async def get_conversation(self, account_id: str, conversation_id: str) -> ConversationRecord | None:
         """The conversation with this id, open or closed."""
-        return _touch(self._conversations, (account_id, conversation_id))
+        return self._records.get_conversation(account_id, conversation_id)
 
     async def get_open_conversation(self, account_id: str, ext_consumer_id: str) -> ConversationRecord | None:
         """The consumer's newest conversation that is not closed."""
-        ids = self._of_consumer.get((account_id, ext_consumer_id), {})
-        records = [self._conversations[account_id, conversation_id] for conversation_id in ids]
-        is_open = [record for record in reversed(records) if not record.is_closed]
-        return max(is_open, key=lambda record: record.opened_at, default=None)
+        return self._records.get_open_conversation(account_id, ext_consumer_id)
 
     async def close_conversation(self, account_id: str, conversation_id: str) -> None:
         """Mark it closed; unknown ids are ignored."""
-        record = self._conversations.get((account_id, conversation_id))
-        if record is not None:
-            self._conversations[account_id, conversation_id] = attrs.evolve(record, is_closed=True)
+        self._records.close_conversation(account_id, conversation_id)
 
     async def first_time(self, account_id: str, key: str) -> bool:
         """Whether this key was never given before, among the last `max_entries`."""
@@ -235,9 +207,7 @@ class MemoryStore:
 
     async def forget(self, account_id: str, ext_consumer_id: str) -> None:
         """Erase the consumer, the token, all conversations, and what the inbox and the echoes hold of them."""
-        self._drop_consumer((account_id, ext_consumer_id))
-        for conversation_id in list(self._of_consumer.get((account_id, ext_consumer_id), {})):
-            self._drop_conversation((account_id, conversation_id))
+        for conversation_id in self._records.forget(account_id, ext_consumer_id):
             self._inbox(account_id).forget(conversation_id)
             for key in [key for key in self._echoes if key[:2] == (account_id, conversation_id)]:
                 del self._echoes[key]
@@ -254,28 +224,3 @@ class MemoryStore:
             inbox = MemoryInbox(max_waiting=self.max_entries, max_settled=self.max_entries, max_dead=self.max_dead)
             self._inboxes[account_id] = inbox
         return inbox
-
-    def _drop_consumer(self, key: _Key) -> None:
-        record = self._consumers.pop(key, None)
-        if record is None or record.lp_consumer_id is None:
-            return
-        if self._by_lp_id.get((record.account_id, record.lp_consumer_id)) == record.ext_consumer_id:
-            del self._by_lp_id[record.account_id, record.lp_consumer_id]
-
-    def _drop_conversation(self, key: _Key) -> None:
-        record = self._conversations.pop(key, None)
-        if record is None:
-            return
-        owner = (record.account_id, record.ext_consumer_id)
-        siblings = self._of_consumer[owner]
-        del siblings[record.conversation_id]
-        if not siblings:
-            del self._of_consumer[owner]
-
-
-def _touch(entries: OrderedDict[_Key, _Value], key: _Key) -> _Value | None:
-    """The entry, which from now on counts as the one used last."""
-    value = entries.get(key)
-    if value is not None:
-        entries.move_to_end(key)
-    return value
