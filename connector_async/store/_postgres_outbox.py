@@ -180,9 +180,12 @@ async def advance(
     """Settle the heads of lanes that are still their claims', and begin the next ones."""
     mine = await _lock(db, account_id, [claim for claim, _ in settlements])
     owned = [(claim, settlement) for claim, settlement in settlements if claim.message.consumer in mine]
+    settled = (
+        await _settle(db, account_id, owned, max_settled=max_settled, max_dead=max_dead) if owned else set[str]()
+    )
+    owned = [(claim, settlement) for claim, settlement in owned if claim.message.id in settled]
     if not owned:
         return [Advance(is_settled=False) for _ in settlements]
-    await _settle(db, account_id, owned, max_settled=max_settled, max_dead=max_dead)
     goes_on = {
         claim.message.consumer: (claim.owner, claim.fence)
         for claim, settlement in owned
@@ -192,7 +195,7 @@ async def advance(
     await _hand_on(db, account_id, owned, begun.keys(), lease)
     await delete_empty(db, account_id, goes_on.keys() - begun.keys())
     return [
-        Advance(is_settled=claim.message.consumer in mine, next=begun.get(claim.message.consumer))
+        Advance(is_settled=claim.message.id in settled, next=begun.get(claim.message.consumer))
         for claim, _ in settlements
     ]
 
@@ -217,7 +220,8 @@ async def _lock(db: Database, account_id: str, claims: Iterable[Claim]) -> set[s
 
 async def _settle(
     db: Database, account_id: str, owned: Sequence[tuple[Claim, Settlement]], *, max_settled: int, max_dead: int
-) -> None:
+) -> set[str]:
+    """Write ends down; the ids of those that were under way: what is told twice counts once."""
     doubtful = {
         claim.message.id for claim, settlement in owned if settlement.maybe_duplicate or claim.maybe_duplicate
     }
@@ -240,9 +244,9 @@ async def _settle(
         FROM unnest(%s::text[], %s::smallint[], %s::int[], %s::bigint[], %s::text[], %s::text[], %s::bool[],
             %s::bigint[]) AS new (id, state, attempts, sequence, conversation_id, reason, maybe_duplicate,
             exception_number),
-            LATERAL (SELECT seq FROM messages WHERE account_id = %s AND id = new.id OFFSET 0) AS found
+            LATERAL (SELECT seq FROM messages WHERE account_id = %s AND id = new.id AND state = 1 OFFSET 0) AS found
         WHERE messages.seq = found.seq
-        RETURNING accepted_number
+        RETURNING messages.id, accepted_number
         """,
         (
             [claim.message.id for claim, _ in owned],
@@ -256,10 +260,11 @@ async def _settle(
             account_id,
         ),
     )
-    accepted = [number for (number,) in await rows.fetchall() if number is not None]
-    await prune_accepted(db, accepted, max_settled)
+    settled: dict[str, int | None] = dict(await rows.fetchall())
+    await prune_accepted(db, [number for number in settled.values() if number is not None], max_settled)
     if exceptions:
         await prune_dead(db, account_id, max_dead)
+    return set(settled)
 
 
 async def _exception_numbers(db: Database, account_id: str, ids: Sequence[str]) -> dict[str, int]:
@@ -324,24 +329,26 @@ async def release(db: Database, account_id: str, claims: Sequence[Claim]) -> int
     """Give lanes back, their heads as they were before they were claimed."""
     mine = await _lock(db, account_id, claims)
     heads = [claim for claim in claims if claim.message.consumer in mine]
-    await db.execute(
+    released = await db.execute(
         """
         WITH back AS (
             UPDATE messages SET state = new.state
             FROM unnest(%(ids)s::text[], %(states)s::smallint[]) AS new (id, state),
-                LATERAL (SELECT seq FROM messages WHERE account_id = %(account_id)s AND id = new.id OFFSET 0) AS found
-            WHERE messages.seq = found.seq
+                LATERAL (
+                    SELECT seq FROM messages WHERE account_id = %(account_id)s AND id = new.id AND state = 1 OFFSET 0
+                ) AS found
+            WHERE messages.seq = found.seq RETURNING lane
         )
-        UPDATE lanes SET owner = NULL, free_at = seconds() WHERE account_id = %(account_id)s AND lane = ANY(%(lanes)s)
+        UPDATE lanes SET owner = NULL, free_at = seconds()
+        WHERE account_id = %(account_id)s AND lane = ANY(ARRAY(SELECT lane FROM back))
         """,
         {
             "account_id": account_id,
             "ids": [claim.message.id for claim in heads],
             "states": [CODES[MessageState.BEGUN if claim.was_begun else MessageState.WAITING] for claim in heads],
-            "lanes": list(mine),
         },
     )
-    return len(heads)
+    return released.rowcount
 
 
 async def next_due(db: Database, account_id: str) -> float | None:

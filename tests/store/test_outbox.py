@@ -497,10 +497,27 @@ async def test_a_settlement_counts_once(outbox: Outbox) -> None:
     await put(outbox, "m1", "m2")
     first = await claim_one(outbox)
     assert await settle(outbox, first) is not None
-    await outbox.advance(A, [(first, REFUSED)], lease=60.0)
-    entry = await outbox.find(A, "m2")
-    assert entry is not None
-    assert entry.state is MessageState.BEGUN
+    (again,) = await outbox.advance(A, [(first, REFUSED)], lease=60.0)
+    assert (again.is_settled, again.next) == (False, None)
+    found = {name: await outbox.find(A, name) for name in ("m1", "m2")}
+    assert {name: entry and entry.state for name, entry in found.items()} == {
+        "m1": MessageState.ACCEPTED,
+        "m2": MessageState.BEGUN,
+    }
+    assert await exceptions(outbox) == []
+
+
+async def test_what_was_settled_is_not_given_back(outbox: Outbox) -> None:
+    """Nor is the next message of its lane, which is under way: nobody else may have it."""
+    await put(outbox, "m1", "m2")
+    first = await claim_one(outbox)
+    second = await settle(outbox, first)
+    assert second is not None
+    assert await outbox.release(A, [first]) == 0
+    assert await claim(outbox, "other") == []
+    counts = await outbox.counts(A)
+    assert (counts.accepted, counts.begun, counts.waiting) == (1, 1, 0)
+    await settle(outbox, second)
 
 
 async def test_the_clock_can_be_another() -> None:
