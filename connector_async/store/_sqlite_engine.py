@@ -66,6 +66,23 @@ class SqliteEngine:
         """
         return await self._submit(_Operation(run, writes=True))
 
+    async def wipe(self) -> None:
+        """Take what was deleted out of the log too; what another process is reading at this moment goes later.
+
+        Raises:
+            StoreUnavailable: The log is as it was.
+        """
+        async with self._turn:
+            self._check_open()
+            try:
+                await anyio.to_thread.run_sync(self._empty_log, limiter=self._limiter)
+            except sqlite3.Error as error:
+                raise StoreUnavailable(f"the store at {self.path} failed: {error}") from error
+
+    def _empty_log(self) -> None:
+        if self._connection is not None:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
     async def aclose(self) -> None:
         """Close the file after what is under way; idempotent."""
         with anyio.CancelScope(shield=True):
@@ -157,6 +174,8 @@ def _open(path: Path | str, migrations: Sequence[str], busy_timeout: float) -> s
         connection.execute("PRAGMA journal_mode = WAL")
         # NORMAL survives the death of the process but not of the power supply.
         connection.execute("PRAGMA synchronous = FULL")
+        # What is deleted is overwritten in the file, and not only forgotten about.
+        connection.execute("PRAGMA secure_delete = ON")
         _migrate(connection, migrations, path)
     except BaseException:
         connection.close()

@@ -117,3 +117,4 @@ class SqliteOutbox:
     async def forget(self, account_id: str, ext_consumer_id: str) -> None:
         """Erase a consumer's messages."""
         await self.engine.write(partial(ledger.forget, account_id=account_id, ext_consumer_id=ext_consumer_id))
+        await self.engine.wipe()

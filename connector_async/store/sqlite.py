@@ -273,8 +273,13 @@ class SqliteStore:
         return await self._engine.write(partial(inbox.revive, account_id=account_id, key=key))
 
     async def forget(self, account_id: str, ext_consumer_id: str) -> None:
-        """Erase the consumer, the token, all conversations, and what the inbox and the echoes hold of them."""
+        """Erase the consumer, the token, all conversations, and what the inbox and the echoes hold of them.
+
+        Overwritten in the file and gone from its log when this returns, unless another process is reading the log at
+        this very moment: then with the next checkpoint. Backups, and copies that a file system keeps, are yours.
+        """
         await self._engine.write(partial(_forget, account_id=account_id, ext_consumer_id=ext_consumer_id))
+        await self._engine.wipe()
 
     async def aclose(self) -> None:
         """Close the file; idempotent."""

@@ -17,8 +17,10 @@ import pytest
 from connector_async.errors import ConfigurationError, StoreUnavailable
 from connector_async.store import Admission, ConsumerRecord, ConversationRecord, SqliteStore
 from connector_async.store._sqlite_schema import MIGRATIONS
+from connector_async.store.outbox import OutboxMessage
 from connector_async.store.tokens import PlaintextTokens
 from tests.backends import ASYNCIO_AND_TRIO
+from tests.guards import CANARY
 
 pytestmark = pytest.mark.anyio
 
@@ -109,6 +111,68 @@ async def test_those_in_line_when_it_closes_are_told(tmp_path: Path) -> None:
         await anyio.wait_all_tasks_blocked()
         await store._engine._turn.acquire()
     assert len(errors) == 1
+
+
+def contents(folder: Path) -> bytes:
+    """Of all files of a store."""
+    return b"".join(file.read_bytes() for file in folder.iterdir())
+
+
+async def test_what_was_forgotten_is_in_none_of_the_files(tmp_path: Path) -> None:
+    """Not in a free page, a freed part of one, or the log: whoever copies the files finds nothing of that person."""
+    store = SqliteStore(tmp_path / "s.db", tokens=PlaintextTokens())
+    for name in ("anna", "bert"):
+        whose = {"account_id": A, "ext_consumer_id": name}
+        await store.put_consumer(ConsumerRecord(**whose, lp_consumer_id=None, token=f"{name}s-{CANARY}"))
+        await store.put_conversation(ConversationRecord(**whose, conversation_id=f"of-{name}"))
+        body = f"{name}s-{CANARY} ".encode() * 1000
+        await store.put_delivery(A, key=name, lane=f"of-{name}", body=body, received_at=1.0)
+        await store.put_echo(A, f"of-{name}", f"{name}s-{CANARY}", 1)
+        messages = [OutboxMessage(id=f"{name}{n}", consumer=name, body=body, request_id=f"{n}") for n in range(3)]
+        await store.outbox.put(A, messages)
+    await store.forget(A, "anna")
+    written = contents(tmp_path)
+    assert f"anna-{CANARY}".encode() not in written
+    assert f"annas-{CANARY}".encode() not in written
+    assert f"berts-{CANARY}".encode() in written
+    await store.outbox.forget(A, "bert")
+    await store.forget(A, "bert")
+    assert CANARY.encode() not in contents(tmp_path)
+    await store.aclose()
+
+
+async def test_a_log_that_cannot_be_emptied_is_told(tmp_path: Path) -> None:
+    """What was to be forgotten may be read in it: the caller has to know."""
+    store = SqliteStore(tmp_path / "s.db")
+    await store._engine.wipe()
+    await store.first_time(A, "open it")
+    connection = store._engine._connection
+    assert connection is not None
+    connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+    with pytest.raises(StoreUnavailable, match="not authorized"):
+        await store._engine.wipe()
+    connection.set_authorizer(None)
+    await store.forget(A, "anna")
+    await store.aclose()
+    with pytest.raises(RuntimeError, match="closed"):
+        await store.forget(A, "anna")
+
+
+async def test_a_renewal_costs_what_is_owned_and_not_what_waits(tmp_path: Path) -> None:
+    """A backlog of a million consumers must not stop all others every half minute: counted in SQLite's own steps."""
+    steps: list[int] = []
+    for waiting in (10, 5000):
+        store = SqliteStore(tmp_path / f"{waiting}.db")
+        messages = [OutboxMessage(id=f"m{n}", consumer=f"c{n}", body=b"{}", request_id="r") for n in range(waiting)]
+        await store.outbox.put(A, messages)
+        await store.outbox.claim(A, owner="me", lease=60.0, limit=5)
+        assert store._engine._connection is not None
+        counted: list[None] = []
+        store._engine._connection.set_progress_handler(lambda counted=counted: counted.append(None), 10)
+        assert len(await store.outbox.renew(A, owner="me", lease=60.0)) == 5
+        steps.append(len(counted))
+        await store.aclose()
+    assert steps[1] <= 2 * steps[0]
 
 
 async def test_writers_in_line_share_a_commit(tmp_path: Path) -> None:
