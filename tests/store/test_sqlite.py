@@ -122,9 +122,11 @@ async def test_what_was_forgotten_is_in_none_of_the_files(tmp_path: Path) -> Non
     """Not in a free page, a freed part of one, or the log: whoever copies the files finds nothing of that person."""
     store = SqliteStore(tmp_path / "s.db", tokens=PlaintextTokens())
     for name in ("anna", "bert"):
-        whose = {"account_id": A, "ext_consumer_id": name}
-        await store.put_consumer(ConsumerRecord(**whose, lp_consumer_id=None, token=f"{name}s-{CANARY}"))
-        await store.put_conversation(ConversationRecord(**whose, conversation_id=f"of-{name}"))
+        token = f"{name}s-{CANARY}"
+        await store.put_consumer(ConsumerRecord(account_id=A, ext_consumer_id=name, lp_consumer_id=None, token=token))
+        await store.put_conversation(
+            ConversationRecord(account_id=A, conversation_id=f"of-{name}", ext_consumer_id=name)
+        )
         body = f"{name}s-{CANARY} ".encode() * 1000
         await store.put_delivery(A, key=name, lane=f"of-{name}", body=body, received_at=1.0)
         await store.put_echo(A, f"of-{name}", f"{name}s-{CANARY}", 1)
@@ -167,10 +169,13 @@ async def test_a_renewal_costs_what_is_owned_and_not_what_waits(tmp_path: Path) 
         await store.outbox.put(A, messages)
         await store.outbox.claim(A, owner="me", lease=60.0, limit=5)
         assert store._engine._connection is not None
-        counted: list[None] = []
-        store._engine._connection.set_progress_handler(lambda counted=counted: counted.append(None), 10)
+        steps.append(0)
+
+        def count() -> None:
+            steps[-1] += 1
+
+        store._engine._connection.set_progress_handler(count, 10)
         assert len(await store.outbox.renew(A, owner="me", lease=60.0)) == 5
-        steps.append(len(counted))
         await store.aclose()
     assert steps[1] <= 2 * steps[0]
 
