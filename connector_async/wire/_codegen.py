@@ -1,6 +1,6 @@
 """Turns a message class into one straight function that reads it and one that writes it.
 
-The functions are generated, as attrs and cattrs generate theirs, because each message of the hot path passes through
+The functions are generated, as attrs generates its own, because each message of the hot path passes through
 them: a loop over fields costs about four times as much. Reading sets the slots directly and so never runs a
 validator: what the other side sent is not refused for breaking our rules.
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from connector_async.wire._base import NOTHING, Family, Form, Message
-from connector_async.wire._reading import ABSENT, Failure, Field, Notes, as_object
+from connector_async.wire._reading import ABSENT, Failure, Field, Malformed, Notes, as_object
 
 __all__ = ["Fail", "Reader", "Writer", "Writers", "make_maker", "make_reader", "make_writer"]
 
@@ -61,7 +61,7 @@ def make_reader(cls: type[Message], fields: Sequence[Field], fail: Fail) -> Read
     tag = _tag(cls)
     known = frozenset({field.wire for field in fields} | ({tag} if tag else set[str]()))
     names: dict[str, Any] = {"ABSENT": ABSENT, "NOTHING": NOTHING, "Notes": Notes, "as_object": as_object}
-    names |= {"cls": cls, "fail": fail, "known": known, "new": object.__new__}
+    names |= {"Malformed": Malformed, "cls": cls, "fail": fail, "known": known, "new": object.__new__}
     source = [
         "def function(obj, arg=None):",
         " if obj.__class__ is not dict: obj = as_object(obj)",
@@ -70,7 +70,6 @@ def make_reader(cls: type[Message], fields: Sequence[Field], fail: Fail) -> Read
     for number, field in enumerate(fields):
         source += _read_lines(f"{number}", field)
         names |= {f"f{number}": field, f"d{number}": field.default, f"r{number}": field.read}
-        names[f"e{number}"] = field.unreadable
         names[f"s{number}"] = getattr(cls, field.name).__set__
     for setter, attribute in (("set_extra", "extra"), ("set_forms", "_forms")):
         names[setter] = getattr(cls, attribute).__set__
@@ -90,7 +89,7 @@ def make_reader(cls: type[Message], fields: Sequence[Field], fail: Fail) -> Read
 
 def _read_lines(n: str, field: Field) -> list[str]:
     """Lines that leave the typed value of one field in a local variable."""
-    failed = [f"  except e{n} as error:", f" {_NOTED}", f"   v{n} = notes.failed(f{n}, raw, error)"]
+    failed = ["  except Malformed as error:", f" {_NOTED}", f"   v{n} = notes.failed(f{n}, raw, error)"]
     lines = [f" raw = get({field.wire!r}, ABSENT)"]
     if field.kind in _CONTEXT:
         text = [f" if raw.__class__ is str: v{n} = raw", " else:"] if field.kind == "content" else [" if True:"]

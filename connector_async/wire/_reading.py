@@ -21,6 +21,7 @@ __all__ = [
     "Field",
     "Malformed",
     "Notes",
+    "Unreadable",
     "as_object",
     "is_array",
     "is_mapping",
@@ -50,6 +51,18 @@ def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
 
 class Malformed(ValueError):
     """A value is not of the kind that its place asks for; the message never shows the value."""
+
+
+class Unreadable(Malformed):
+    """An object lacks what it needs, or items of an array do.
+
+    Attributes:
+        causes: What is wrong, each with its place in the object or array: `.event`, `[3]`.
+    """
+
+    def __init__(self, words: str, causes: Sequence[tuple[str, Exception]]) -> None:
+        super().__init__(words)
+        self.causes = causes
 
 
 _JSON_NAMES: Final[Mapping[type, str]] = {
@@ -158,10 +171,9 @@ class Field:
         required: The class gives no default.
         strict: A value that cannot be read is an error although the field may be absent.
         default: What an absent field means.
-        read: From one JSON value to the typed one; raises one of `unreadable`. The reader of a `context` field is
-            also given the whole object and the caller's argument, because they decide what the value is.
+        read: From one JSON value to the typed one; raises `Malformed`. The reader of a `context` field is also given
+            the whole object and the caller's argument, because they decide what the value is.
         other: Reads what is no object (or, of `many`, no array), where the field has such a second form.
-        unreadable: The errors that a reader raises for a value that it cannot read.
     """
 
     name: str
@@ -173,7 +185,6 @@ class Field:
     default: object
     read: Callable[..., Any]
     other: Callable[[Any], Any] | None
-    unreadable: tuple[type[Exception], ...]
 
     @property
     def is_omitted(self) -> bool:
@@ -210,7 +221,7 @@ class Notes:
             return field.default if raw is None else ()
         try:
             return self._many(field, raw) if field.many else self._one(field, raw)
-        except field.unreadable as error:
+        except Malformed as error:
             return self.failed(field, raw, error)
 
     def _absent(self, field: Field) -> object:

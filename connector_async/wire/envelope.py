@@ -13,8 +13,8 @@ import attrs
 
 from connector_async.wire._base import Message
 from connector_async.wire._checks import instance, maybe, request_id, text
-from connector_async.wire._converter import UNREADABLE, readers
-from connector_async.wire._reading import ABSENT, is_object
+from connector_async.wire._converter import readers
+from connector_async.wire._reading import ABSENT, Malformed, is_object
 from connector_async.wire.ids import same_id
 from connector_async.wire.metadata import MetadataItem, as_metadata
 from connector_async.wire.notifications import BODIES as NEWS_BODIES
@@ -114,7 +114,7 @@ def class_by_shape(raw: object) -> type[Message] | None:
 def _by_shape(raw: Any) -> object:
     cls = class_by_shape(raw)
     if cls is not None:
-        with contextlib.suppress(*UNREADABLE):
+        with contextlib.suppress(Malformed):
             return readers[cls](raw)
     return _as_it_is(raw)
 

@@ -12,7 +12,7 @@ import attrs
 
 from connector_async.wire._base import Family, Message
 from connector_async.wire._checks import Check, instance, integers, maybe, text, whole
-from connector_async.wire._converter import UNREADABLE, readers
+from connector_async.wire._converter import readers
 from connector_async.wire._reading import ABSENT, Malformed, is_object
 from connector_async.wire.content import Element, QuickReplies, read_content
 
@@ -104,7 +104,7 @@ def _read_message(raw: Any, source: Mapping[str, Any], _arg: object) -> object:
         return raw
     try:
         return readers[cls](raw)
-    except UNREADABLE:
+    except Malformed:
         return raw
 
 
