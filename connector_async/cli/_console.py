@@ -8,10 +8,21 @@ import logging
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TextIO, cast
 
 from connector_async.errors import ConfigurationError
 
-__all__ = ["CommandFailed", "emit", "print_table", "quiet_log", "require_extra", "tell"]
+__all__ = [
+    "CommandFailed",
+    "OutputLost",
+    "emit",
+    "on_terminal",
+    "print_table",
+    "quiet_log",
+    "require_extra",
+    "say",
+    "tell",
+]
 
 # What each extra brings, by import name: enough to see whether it is installed without importing it.
 _EXTRAS = {"sandbox": ("starlette", "uvicorn", "cryptography", "trustme")}
@@ -19,6 +30,10 @@ _EXTRAS = {"sandbox": ("starlette", "uvicorn", "cryptography", "trustme")}
 
 class CommandFailed(Exception):
     """Ends a command with status 1; the message is the one sentence that a person reads."""
+
+
+class OutputLost(CommandFailed):
+    """Standard output takes no more, such as on a full disk."""
 
 
 def require_extra(extra: str, purpose: str) -> None:
@@ -45,14 +60,40 @@ def quiet_log() -> Generator[None]:
 
 def emit(result: object) -> None:
     """Print one JSON value on standard output."""
-    sys.stdout.write(json.dumps(result) + "\n")
-    sys.stdout.flush()
+    say(json.dumps(result))
+
+
+def say(text: str) -> None:
+    """Print a result on standard output; nowhere if that is closed.
+
+    Raises:
+        OutputLost: It cannot be written.
+        BrokenPipeError: Whoever read it has gone.
+    """
+    stream = cast("TextIO | None", sys.stdout)
+    if stream is None:
+        return
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputLost(f"cannot write to standard output: {error.strerror}") from error
 
 
 def tell(line: str) -> None:
-    """Print a line of progress, or what went wrong, on standard error."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    """Print a line of progress, or what went wrong, on standard error; nowhere if that is closed."""
+    stream = cast("TextIO | None", sys.stderr)
+    if stream is not None:
+        stream.write(line + "\n")
+        stream.flush()
+
+
+def on_terminal() -> bool:
+    """Whether a person watches standard error."""
+    stream = cast("TextIO | None", sys.stderr)
+    return stream is not None and stream.isatty()
 
 
 def print_table(title: str, rows: Sequence[tuple[str, str]] | Mapping[str, str]) -> None:
@@ -62,5 +103,4 @@ def print_table(title: str, rows: Sequence[tuple[str, str]] | Mapping[str, str])
     right = max(len(value) for _, value in pairs)
     lines = [title, "-" * max(len(title), left + right + 2)]
     lines += [f"{name:<{left}}  {value:>{right}}" for name, value in pairs]
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
+    say("\n".join(lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import os
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
 from connector_async._version import __version__
-from connector_async.cli._console import CommandFailed, emit, tell
+from connector_async.cli._console import CommandFailed, OutputLost, emit, tell
 from connector_async.errors import ConnectorError
 
 __all__ = ["main"]
@@ -98,13 +99,21 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         arguments = _parse(words)
         return _command(arguments.command).run(arguments)
-    except (CommandFailed, ConnectorError) as error:
-        tell(f"connector-async: {error}")
-        if "--json" in words:
-            emit({"error": str(error)})
-    except KeyboardInterrupt:
-        tell("connector-async: interrupted")
-    except BrokenPipeError:
-        # Whoever read standard output has gone; keep the interpreter from complaining when it flushes at exit.
+    except (BrokenPipeError, OutputLost) as error:
+        # Whoever read standard output has gone, or the disk is full; keep the interpreter from complaining when it
+        # flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, OutputLost):
+            tell(f"connector-async: {error}")
+    except (CommandFailed, ConnectorError) as error:
+        _failed(str(error), words)
+    except KeyboardInterrupt:
+        _failed("interrupted", words)
     return 1
+
+
+def _failed(sentence: str, words: Sequence[str]) -> None:
+    tell(f"connector-async: {sentence}")
+    if "--json" in words:
+        with contextlib.suppress(OSError, OutputLost):
+            emit({"error": sentence})

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from connector_async.cli._console import tell
+from connector_async.cli._console import on_terminal, tell
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -38,7 +37,7 @@ class Progress(Protocol):
 
 def progress_on_stderr() -> Progress:
     """The best that standard error can show."""
-    if sys.stderr.isatty() and importlib.util.find_spec("rich") is not None:
+    if on_terminal() and importlib.util.find_spec("rich") is not None:
         return _Bar()
     return _Lines()
 

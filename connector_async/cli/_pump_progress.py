@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 import time
 from collections import deque
 from types import TracebackType
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import attrs
 
-from connector_async.cli._console import tell
+from connector_async.cli._console import on_terminal, tell
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -57,7 +56,7 @@ class PumpProgress(Protocol):
 
 def pump_progress() -> PumpProgress:
     """The best that standard error can show."""
-    if sys.stderr.isatty() and importlib.util.find_spec("rich") is not None:
+    if on_terminal() and importlib.util.find_spec("rich") is not None:
         return _Bar()
     return _Lines()
 

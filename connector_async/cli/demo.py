@@ -11,7 +11,7 @@ import attrs
 
 from connector_async.auth import AppCredentials
 from connector_async.cli._audit import Audit, audit, read_ledger
-from connector_async.cli._console import emit, print_table, quiet_log, require_extra, tell
+from connector_async.cli._console import emit, print_table, quiet_log, require_extra, say, tell
 from connector_async.cli._crowd import Crowd, Tally, percentile
 from connector_async.cli._live import run_live
 from connector_async.cli._progress import progress_on_stderr
@@ -153,7 +153,7 @@ class _Report:
         ]
         print_table(f"{self.consumers:,} consumers, one session", rows)
         if self.audit is not None:
-            print()
+            say("")
             print_table("the sandbox's ledger", self._ledger_rows(self.audit))
 
     @staticmethod

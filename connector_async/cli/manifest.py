@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from connector_async.cli._console import CommandFailed, emit, tell
+from connector_async.cli._console import CommandFailed, emit, say, tell
 from connector_async.wire import (
     AppManifest,
     Capabilities,
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         emit(to_wire(manifest))
     else:
-        print(manifest.to_json())
+        say(manifest.to_json())
     return 0
 
 
@@ -89,5 +89,5 @@ def _check(path: Path, *, as_json: bool) -> int:
     if as_json:
         emit({"problems": problems})
     else:
-        print("\n".join(problems) or "no problems found")
+        say("\n".join(problems) or "no problems found")
     return 1 if problems else 0

@@ -9,12 +9,13 @@ import os
 import subprocess
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 import pytest
 
 from connector_async import __version__
 from connector_async.cli import main
-from connector_async.cli._console import CommandFailed
+from connector_async.cli._console import CommandFailed, on_terminal
 from connector_async.errors import ConfigurationError
 
 
@@ -108,7 +109,9 @@ def test_an_interrupt_ends_without_a_traceback(
 ) -> None:
     _let_demo_end_with(KeyboardInterrupt(), monkeypatch)
     assert main(["demo"]) == 1
-    assert capsys.readouterr().err == "connector-async: interrupted\n"
+    assert capsys.readouterr() == ("", "connector-async: interrupted\n")
+    assert main(["demo", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {"error": "interrupted"}
 
 
 def test_an_unexpected_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +119,35 @@ def test_an_unexpected_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> N
     _let_demo_end_with(ZeroDivisionError(), monkeypatch)
     with pytest.raises(ZeroDivisionError):
         main(["demo"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_a_full_disk_is_no_traceback() -> None:
+    """`connector-async manifest > file`: one sentence, and not the interpreter's complaint when it flushes."""
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "connector_async", "manifest", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[1:] == [
+        "connector-async: cannot write to standard output: No space left on device"
+    ]
+
+
+def test_streams_that_are_closed_are_written_to_by_nobody(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`connector-async manifest >&-`: Python then has no stream at all."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["manifest"]) == 0
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["manifest"]) == 0
+    assert main(["manifest", "--check", "/nowhere"]) == 1
+    assert not on_terminal()
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:

@@ -45,7 +45,7 @@ def test_nothing_begun_is_nothing_told(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.skipif(importlib.util.find_spec("rich") is None, reason="rich is not installed")
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("connector_async.cli._progress.sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("connector_async.cli._progress.on_terminal", lambda: True)
     progress = progress_on_stderr()
     assert isinstance(progress, _progress._Bar)
     with progress:
@@ -59,6 +59,6 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def test_a_terminal_without_rich_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("connector_async.cli._progress.sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("connector_async.cli._progress.on_terminal", lambda: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert isinstance(progress_on_stderr(), _progress._Lines)
