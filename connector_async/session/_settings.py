@@ -112,6 +112,10 @@ def credentials_from(environ: Mapping[str, str], prefix: str) -> tuple[str, AppC
 
 def _secret_in(path: str, variable: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        # Editors of Windows put a mark before the text.
+        secret = Path(path).read_text(encoding="utf-8-sig").strip()
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{variable}: {path} cannot be read ({type(error).__name__})") from error
+    if not secret:
+        raise ConfigurationError(f"{variable}: {path} is empty")
+    return secret

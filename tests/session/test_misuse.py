@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -22,6 +23,7 @@ from connector_async import (
     SetUserProfile,
 )
 from connector_async.wire import PublishEvent
+from tests.doubles import ScriptedTransport
 from tests.session.rig import DOMAINS, FakeCloud, session_over
 
 pytestmark = pytest.mark.anyio
@@ -166,3 +168,29 @@ async def test_a_chat_state_that_was_replaced_ends_as_not_sent() -> None:
                 tasks.start_soon(show, state)
     assert errors
     assert all(error.request_id and not error.retryable for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "is empty"), (b" \n", "is empty"), (b"\xff\xfe", r"cannot be read \(UnicodeDecodeError\)")],
+)
+def test_a_secret_file_without_a_secret_is_named(content: bytes, words: str, tmp_path: Path) -> None:
+    """Not "not set": it is."""
+    file = tmp_path / "secret"
+    file.write_bytes(content)
+    environ = {"LP_ACCOUNT_ID": "1", "LP_CLIENT_ID": "c", "LP_CLIENT_SECRET_FILE": str(file)}
+    with pytest.raises(ConfigurationError, match=f"LP_CLIENT_SECRET_FILE: .*{words}"):
+        ConnectorSession.from_env(environ=environ)
+    with pytest.raises(ConfigurationError, match=r"cannot be read \(ValueError\)"):
+        ConnectorSession.from_env(environ=environ | {"LP_CLIENT_SECRET_FILE": "a\0b"})
+
+
+async def test_the_mark_that_some_editors_put_before_a_text_is_no_part_of_a_secret(tmp_path: Path) -> None:
+    """The token service would refuse it, and nobody would see why."""
+    file = tmp_path / "secret"
+    file.write_bytes(b"\xef\xbb\xbfa-secret\r\n")
+    environ = {"LP_ACCOUNT_ID": "12345678", "LP_CLIENT_ID": "client", "LP_CLIENT_SECRET_FILE": str(file)}
+    transport = ScriptedTransport(FakeCloud())
+    async with ConnectorSession.from_env(environ=environ, domains=DOMAINS, transport=transport) as session:
+        assert (await session.check()).ready
+        assert [post.body for post in transport.posts if b"client_secret=a-secret" in post.body]
