@@ -66,7 +66,8 @@ class Pump:
         outbox: An `Outbox`, or a store that has one.
         policy: What is done with messages that were not accepted.
         concurrency: Most messages under way at once; each has a consumer of its own.
-        lease: Seconds until another pump may take over what this one has claimed, if it dies.
+        lease: Seconds until another pump may take over what this one has claimed, if it dies. With `SqliteStore` it
+            need not wait so long where the kernel tells that the process has ended (not on Windows).
         on_settled: Called with the `Claim` and the `Settlement` of each message whose end was written down.
 
     Raises:

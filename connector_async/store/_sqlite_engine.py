@@ -53,6 +53,8 @@ class SqliteEngine:
     _turn: anyio.Lock = attrs.field(factory=lambda: anyio.Lock(fast_acquire=True), init=False, repr=False)
     _limiter: anyio.CapacityLimiter = attrs.field(factory=lambda: anyio.CapacityLimiter(1), init=False, repr=False)
     _is_closed: bool = attrs.field(default=False, init=False)
+    on_close: list[Callable[[], object]] = attrs.field(factory=list[Callable[[], object]], init=False, repr=False)
+    """Called in the thread when the file has been closed."""
 
     async def read(self, run: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """What `run` returns, seen at one moment."""
@@ -93,7 +95,12 @@ class SqliteEngine:
     async def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await anyio.to_thread.run_sync(connection.close, limiter=self._limiter)
+            await anyio.to_thread.run_sync(self._shut, connection, limiter=self._limiter)
+
+    def _shut(self, connection: sqlite3.Connection) -> None:
+        connection.close()
+        for leave in self.on_close:
+            leave()
 
     async def _submit(self, operation: _Operation[_Result]) -> _Result:
         self._check_open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,6 +12,7 @@ import attrs
 from connector_async.store import _sqlite_lanes as lanes
 from connector_async.store import _sqlite_ledger as ledger
 from connector_async.store._sqlite_engine import SqliteEngine
+from connector_async.store._sqlite_presence import Presence
 from connector_async.store.outbox import (
     Advance,
     Claim,
@@ -37,6 +39,11 @@ class SqliteOutbox:
     max_settled: int = attrs.field(kw_only=True)
     max_dead: int = attrs.field(kw_only=True)
     wall: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
+    _presence: Presence = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._presence = Presence(self.engine.path)
+        self.engine.on_close.append(self._presence.leave)
 
     @property
     def durable(self) -> bool:
@@ -57,9 +64,17 @@ class SqliteOutbox:
 
     async def claim(self, account_id: str, *, owner: str, lease: float, limit: int) -> list[Claim]:
         """Take up to `limit` lanes that are free and due, longest due first."""
-        return await self.engine.write(
-            partial(lanes.claim, account_id=account_id, owner=owner, now=self.wall(), lease=lease, limit=limit)
-        )
+        now = self.wall()
+
+        def claim(db: sqlite3.Connection) -> list[Claim]:
+            self._presence.hold(owner)
+            for file, owners in self._presence.dead().items():
+                if not lanes.inherit(db, owners, now=now):
+                    # Not in the transaction that takes from them, which may still fail.
+                    self._presence.bury(file)
+            return lanes.claim(db, account_id, owner=owner, now=now, lease=lease, limit=limit)
+
+        return await self.engine.write(claim)
 
     async def advance(
         self, account_id: str, settlements: Sequence[tuple[Claim, Settlement]], *, lease: float

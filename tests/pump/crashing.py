@@ -114,7 +114,10 @@ async def _pump(asked: dict[str, Any]) -> None:
 
     outbox: Any = CrashingOutbox(store.outbox, asked["point"])
     policy = PumpPolicy(**asked.get("policy", {}))
-    async with session, Pump(session, outbox, policy=policy, lease=0.5, on_settled=on_settled) as pump:
+    async with (
+        session,
+        Pump(session, outbox, policy=policy, lease=asked.get("lease", 3.0), on_settled=on_settled) as pump,
+    ):
         for message_id in asked.get("revive", ()):
             assert await store.outbox.revive(asked["account_id"], message_id)
         results = await pump.put(*(PumpMessage(one["id"], one["consumer"], one["id"]) for one in asked["messages"]))

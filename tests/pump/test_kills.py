@@ -8,10 +8,11 @@ import random
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from tests.pump.command import Job, Run, crashing, tell
+from tests.pump.command import Job, Run, SandboxAddress, crashing, tell
 from tests.pump.crashing import POINTS
 
 LEASE = 1.5
@@ -38,6 +39,20 @@ def test_p1_a_pump_that_is_killed_again_and_again_loses_nothing(kills: int, job:
     assert last.summary["accepted"] == counted["messages"]
     assert last.summary["maybe_duplicate"] == counted["reported"]
     assert done == kills
+
+
+def test_after_a_kill_on_one_machine_nothing_waits_for_the_lease(tmp_path: Path, sandbox: SandboxAddress) -> None:
+    """With a file as the outbox the kernel tells that the owner is dead; a database elsewhere can only wait."""
+    job = Job(tmp_path, f"sqlite:///{tmp_path / 'outbox.db'}", sandbox)
+    job.fill(consumers=50, messages=500)
+    options = ("--lease", "3600", "--concurrency", str(IN_FLIGHT))
+    assert job.kill_once(random.Random(1), *options, "--rate", "250")
+    begun = time.monotonic()
+    last = job.start("input", *options).end()
+    assert last.code == 0, last
+    counted = job.check()
+    tell("take-over", job, milliseconds=round(1000 * (time.monotonic() - begun)), **counted)
+    assert 0 < counted["reported"] <= IN_FLIGHT
 
 
 def _pause(late: Run, job: Job) -> None:
