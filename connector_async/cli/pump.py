@@ -61,7 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--concurrency", _at_least_one, "N", 256, "most messages in flight at a time (default: %(default)s)"),
         ("--rate", _above_zero, "N", None, "most requests started per second (default: no limit)"),
         ("--drain", _zero_or_more, "SECONDS", 30.0, "how long a stop waits for what is in flight (default: 30)"),
-        ("--lease", _above_zero, "SECONDS", 30.0, "after so long others go on where this was killed, with sqlite at once (default: 30)"),
+        (
+            "--lease",
+            _above_zero,
+            "SECONDS",
+            30.0,
+            "after so long others go on where this was killed, with sqlite at once (default: 30)",
+        ),
     ):
         parser.add_argument(option, type=kind, metavar=metavar, default=default, help=what)
     parser.add_argument(
