@@ -131,6 +131,7 @@ def test_a_full_disk_is_no_traceback() -> None:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
+            check=False,
         )
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[1:] == [
