@@ -92,6 +92,18 @@ class ReceiptBook:
         self._found(message, number)
         return True
 
+    async def look_for(self, message: SentMessage) -> None:
+        """Take in echoes that came to other workers of a durable store, until that of a message is among them.
+
+        An earlier message with the same words comes first, for the first of such echoes is its own: taken for that
+        of a later one, which did not land, it would have that one lost in silence.
+        """
+        while self._store.durable and not message.echoed.is_set():
+            found, number = await self._store.take_echo(self._account_id, message.conversation_id, message.digest)
+            if not found:
+                return
+            self.echo(message.dialog_id, message.digest, number)
+
     def _found(self, message: SentMessage, number: int | None) -> None:
         message.number = number
         message.echoed.set()
@@ -147,11 +159,7 @@ class ReceiptBook:
     async def _look(self, message: SentMessage) -> None:
         """Take in what another worker heard of a message."""
         try:
-            if not message.echoed.is_set():
-                found, number = await self._store.take_echo(self._account_id, message.conversation_id, message.digest)
-                if found:
-                    self.forget(message)
-                    self._found(message, number)
+            await self.look_for(message)
             if message.number is not None:
                 number = message.number
                 for status in await self._store.receipts_of(self._account_id, message.dialog_id, number):

@@ -197,13 +197,9 @@ class Voice:
         if error.landed is Landed.UNKNOWN:
             with anyio.move_on_after(ECHO_WITHIN):
                 await sent.echoed.wait()
-            if not sent.echoed.is_set() and self._desk.store.durable:
+            if not sent.echoed.is_set():
                 # The webhook may have gone to another worker of the same store.
-                account_id = self._desk.account_id
-                found, number = await self._desk.store.take_echo(account_id, self.conversation_id, sent.digest)
-                if found:
-                    sent.number = number
-                    sent.echoed.set()
+                await self._desk.receipts.look_for(sent)
         if not sent.echoed.is_set():
             self._desk.receipts.forget(sent)
         elif error.landed is Landed.UNKNOWN:

@@ -1,0 +1,38 @@
+"""An echo that went to another worker settles the message it belongs to, and not another one with the same words."""
+
+from __future__ import annotations
+
+import pytest
+
+from connector_async import MemoryStore, OutcomeStatus, Outgoing, RetryPolicy
+from connector_async.sandbox import Sandbox
+from connector_async.sandbox.faults import Reset
+
+pytestmark = pytest.mark.anyio
+
+POLICY = RetryPolicy.vendor(unknown="report")
+
+
+class _Shared(MemoryStore):
+    @property
+    def durable(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("has_landed", [True, False])
+async def test_the_echo_of_an_earlier_message_with_the_same_words_proves_nothing(has_landed: bool) -> None:
+    """An echo names no request. The message would be taken for accepted, and nobody would ever send it again."""
+    store = _Shared()
+    async with Sandbox(in_process=True, agent="silent") as cloud:
+        async with cloud.session(store=store, retry=POLICY) as one, cloud.session(store=store) as other:
+            one.webhook_app()
+            cloud.deliver_to(other.webhook_app())
+            conversation = await one.consumer("customer").open_conversation()
+            first = await conversation.send_text("yes")
+            await cloud.settle()
+            cloud.fail_next(Reset(at="before", applied=has_landed))
+            outcome = await one.send(Outgoing(conversation, "yes"))
+            assert outcome.status is (OutcomeStatus.ACCEPTED if has_landed else OutcomeStatus.UNKNOWN)
+            cloud.agent.reads(conversation.conversation_id)
+            await cloud.settle()
+            await first.read(timeout=5)
