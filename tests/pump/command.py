@@ -23,7 +23,7 @@ from connector_async.cli._sandbox_process import SandboxAddress, sandbox_process
 
 __all__ = ["Job", "Ran", "Run", "SandboxAddress", "crashing", "crashing_settings", "sandbox_process", "tell"]
 
-PATIENCE = 120.0
+PATIENCE = 600.0
 LOOK = 0.02
 ROOT = Path(__file__).parents[2]
 
