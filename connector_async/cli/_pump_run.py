@@ -66,7 +66,8 @@ class PumpRun:
         self._pump = Pump(
             session,
             outbox,
-            # No webhook can name here a conversation that another process opened and did not live to remember.
+            # A run comes to its end, also where no webhook app on the same outbox names the conversations that an
+            # earlier one opened and did not live to write down.
             policy=PumpPolicy(unknown=settings.unknown, max_openings=_MAX_OPENINGS),
             concurrency=settings.concurrency,
             lease=settings.lease,
