@@ -9,6 +9,8 @@ This module knows neither JSON nor the protocol; `_reading` has the rules, `_con
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -61,7 +63,14 @@ def make_reader(cls: type[Message], fields: Sequence[Field], fail: Fail) -> Read
     tag = _tag(cls)
     known = frozenset({field.wire for field in fields} | ({tag} if tag else set[str]()))
     names: dict[str, Any] = {"ABSENT": ABSENT, "NOTHING": NOTHING, "Notes": Notes, "as_object": as_object}
-    names |= {"Malformed": Malformed, "cls": cls, "fail": fail, "known": known, "new": object.__new__}
+    names |= {
+        "Malformed": Malformed,
+        "cls": cls,
+        "fail": fail,
+        "known": known,
+        "new": object.__new__,
+        "draft": _draft(cls),
+    }
     source = [
         "def function(obj, arg=None):",
         " if obj.__class__ is not dict: obj = as_object(obj)",
@@ -70,21 +79,27 @@ def make_reader(cls: type[Message], fields: Sequence[Field], fail: Fail) -> Read
     for number, field in enumerate(fields):
         source += _read_lines(f"{number}", field)
         names |= {f"f{number}": field, f"d{number}": field.default, f"r{number}": field.read}
-        names[f"s{number}"] = getattr(cls, field.name).__set__
-    for setter, attribute in (("set_extra", "extra"), ("set_forms", "_forms")):
-        names[setter] = getattr(cls, attribute).__set__
     source += [
         f" if notes is not None or len(obj) + absent != {len(known)}:",
         _NOTED,
         "  if notes.errors: raise fail(cls, notes.errors)",
         "  extra = notes.unknown(known); forms = notes.forms or NOTHING",
         " else: extra = forms = NOTHING",
-        " self = new(cls)",
-        *(f" s{number}(self, v{number})" for number in range(len(fields))),
-        " set_extra(self, extra); set_forms(self, forms)",
+        " self = new(draft)",
+        *(f" self.{field.name} = v{number}" for number, field in enumerate(fields)),
+        " self.extra = extra; self._forms = forms; self.__class__ = cls",
         " return self",
     ]
     return _compiled(source, names, cls)
+
+
+@functools.cache
+def _draft(cls: type) -> type:
+    """A class with the slots of `cls` whose attributes can be set: in a frozen one that takes a call for each."""
+    slots = tuple([name for name in cls.__dict__["__slots__"] if name != "__weakref__"])
+    open_class = {"__slots__": slots, "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
+    bases = cls.__dict__.get("__orig_bases__", cls.__bases__)
+    return types.new_class(cls.__name__, bases, exec_body=lambda names: names.update(open_class))
 
 
 def _read_lines(n: str, field: Field) -> list[str]:
@@ -123,14 +138,12 @@ def _plain_lines(n: str, field: Field, failed: list[str]) -> list[str]:
 
 def make_maker(cls: type[Message], fields: Sequence[Field]) -> Callable[..., Any]:
     """Generate `make(first, second, …)`, which takes the typed value of every field and checks nothing."""
-    names: dict[str, Any] = {"NOTHING": NOTHING, "cls": cls, "new": object.__new__}
-    attributes = [*(field.name for field in fields), "extra", "_forms"]
-    names |= {f"s{number}": getattr(cls, attribute).__set__ for number, attribute in enumerate(attributes)}
-    values = [*(f"v{number}" for number in range(len(fields))), "NOTHING", "NOTHING"]
+    names: dict[str, Any] = {"NOTHING": NOTHING, "cls": cls, "draft": _draft(cls), "new": object.__new__}
     source = [
-        f"def function({', '.join(values[:-2])}):",
-        " self = new(cls)",
-        *(f" s{number}(self, {value})" for number, value in enumerate(values)),
+        f"def function({', '.join([f'v{number}' for number in range(len(fields))])}):",
+        " self = new(draft)",
+        *(f" self.{field.name} = v{number}" for number, field in enumerate(fields)),
+        " self.extra = self._forms = NOTHING; self.__class__ = cls",
         " return self",
     ]
     return _compiled(source, names, cls)
