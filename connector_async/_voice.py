@@ -12,6 +12,7 @@ import anyio
 from connector_async._arguments import check_kind
 from connector_async._files import FileDownload, FileSource, download, file_type_of, read_file, upload
 from connector_async._receipts import SentMessage
+from connector_async._register import Register
 from connector_async._send_result import SendResult
 from connector_async.errors import ConversationClosed, DeadlineExceeded, Landed, RequestError
 from connector_async.exchange import Superseded
@@ -38,6 +39,7 @@ from connector_async.wire import (
 from connector_async.wire.codec import main_event
 
 if TYPE_CHECKING:
+    from connector_async._feed import Feed
     from connector_async.consumer import Consumer
 
 __all__ = ["Offer", "Voice"]
@@ -69,6 +71,18 @@ class Offer(Protocol):
         ...
 
 
+class Rare:
+    """What few conversations have: a place of its own in each of the others would be most of what they take."""
+
+    __slots__ = ("feed", "opened_at", "profile_error", "shut")
+
+    def __init__(self) -> None:
+        self.feed: Feed | None = None
+        self.opened_at: float | None = None
+        self.profile_error: RequestError | None = None
+        self.shut: anyio.Event | None = None
+
+
 class Voice:
     """The consumer's voice in one conversation; `Conversation` is made of it.
 
@@ -76,24 +90,41 @@ class Voice:
         published: Events published through this handle.
     """
 
-    __slots__ = ("_closed", "_desk", "_opened_at", "_properties", "consumer", "conversation_id", "published")
+    __slots__ = ("_closed", "_properties", "_rare", "_register", "conversation_id", "ext_consumer_id", "published")
 
     def __init__(
         self,
         conversation_id: str,
-        consumer: Consumer,
-        desk: Desk,
+        ext_consumer_id: str,
+        register: Register,
         *,
         properties: ClientPropertiesHeader | None,
         opened_at: float | None = None,
     ) -> None:
         self.conversation_id = conversation_id
-        self.consumer = consumer
-        self._desk = desk
+        self.ext_consumer_id = ext_consumer_id
+        self._register = register
         self._properties = properties
-        self._opened_at = opened_at
+        self._rare: Rare | None = None
         self.published = 0
         self._closed = False
+        if opened_at is not None and properties is not None and Feature.AUTO_MESSAGES in properties.text:
+            self._rarely.opened_at = opened_at
+
+    @property
+    def consumer(self) -> Consumer:
+        """Whose conversation it is."""
+        return self._register.consumer(self.ext_consumer_id)
+
+    @property
+    def _desk(self) -> Desk:
+        return self._register.desk
+
+    @property
+    def _rarely(self) -> Rare:
+        if self._rare is None:
+            self._rare = Rare()
+        return self._rare
 
     async def send_text(
         self,
@@ -123,8 +154,8 @@ class Voice:
         Source: Connector API, "Send" (ms.PublishEvent, ContentEvent).
         """
         self._check_open()
-        if self._opened_at is not None and not self.published:
-            self._check_auto_messages()
+        if self._rare is not None and not self.published:
+            self._check_auto_messages(self._rare.opened_at)
         return await self.publish(
             ContentEvent.text_of(text),
             metadata=metadata,
@@ -156,14 +187,14 @@ class Voice:
             body = main_event(dialog, event)  # the first one had the id checked
         else:
             body = PublishEvent(dialog_id=dialog, event=event, conversation_id=self.conversation_id)
-        desk = self._desk
+        desk = self._register.desk
         sent = None
         if desk.hears and isinstance(event, ContentEvent):
             sent = desk.receipts.expect(self.conversation_id, dialog, event_digest(to_wire(event)))
         try:
             response = await desk.request(
                 body,
-                consumer_id=self.consumer.ext_consumer_id,
+                consumer_id=self.ext_consumer_id,
                 properties=self._properties,
                 metadata=metadata,
                 encoded_metadata=encoded_metadata,
@@ -273,9 +304,7 @@ class Voice:
             yield found
 
     async def _ask_url(self, body: GenerateURLForUploadFile | GenerateURLForDownloadFile) -> TransferUrl:
-        response = await self._desk.request(
-            body, consumer_id=self.consumer.ext_consumer_id, properties=self._properties
-        )
+        response = await self._desk.request(body, consumer_id=self.ext_consumer_id, properties=self._properties)
         return response.body
 
     async def choose(
@@ -390,11 +419,8 @@ class Voice:
         if self._closed:
             raise ConversationClosed("the conversation is closed", type=PublishEvent.TYPE)
 
-    def _check_auto_messages(self) -> None:
-        properties = self._properties
-        if properties is None or Feature.AUTO_MESSAGES not in properties.text:
-            return
-        waited = self._desk.clock.time() - (self._opened_at or 0.0)
+    def _check_auto_messages(self, opened_at: float | None) -> None:
+        waited = 0.0 if opened_at is None else self._desk.clock.time() - opened_at
         if waited > AUTO_MESSAGES_WITHIN:
             logger.warning(
                 "AUTO_MESSAGES: the first message comes %.0f s after opening, the cloud wants it within %.0f s",

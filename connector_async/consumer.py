@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import anyio
 import attrs
 
 from connector_async._arguments import check_kind, timeout_of
-from connector_async._concurrency import Slot
 from connector_async._redact import mask
+from connector_async._register import Register
 from connector_async._send_result import SendResult
 from connector_async.conversation import Conversation
 from connector_async.errors import (
@@ -56,9 +56,6 @@ class Opening:
     client_properties: ClientProperties | str | None = None
 
 
-ConversationFactory = Callable[..., Conversation]
-
-
 class Consumer:
     """A handle to one consumer; costs nothing to make. Handed out by `ConnectorSession.consumer`.
 
@@ -66,14 +63,15 @@ class Consumer:
         ext_consumer_id: The channel's id of the consumer: unique, unguessable, never recycled.
     """
 
-    __slots__ = ("__weakref__", "_current", "_desk", "_ear", "_make", "ext_consumer_id")
+    __slots__ = ("__weakref__", "_register", "ext_consumer_id")
 
-    def __init__(self, ext_consumer_id: str, desk: Desk, make: ConversationFactory) -> None:
+    def __init__(self, ext_consumer_id: str, register: Register) -> None:
         self.ext_consumer_id = ext_consumer_id
-        self._desk = desk
-        self._make = make
-        self._current: Conversation | None = None
-        self._ear: Slot | None = None
+        self._register = register
+
+    @property
+    def _desk(self) -> Desk:
+        return self._register.desk
 
     async def open_conversation(
         self,
@@ -147,7 +145,7 @@ class Consumer:
             ConversationAlreadyOpen: The cloud has one that this session cannot name.
             RequestError: It could not be opened.
         """
-        current = self._current
+        current = self._register.current(self.ext_consumer_id)
         if current is not None and not current.is_closed:
             return current
         how = Opening() if opening is None else opening
@@ -195,15 +193,17 @@ class Consumer:
 
     def note_closed(self, conversation_id: str) -> None:
         """A conversation of this consumer is closed."""
-        if self._current is not None and self._current.conversation_id == conversation_id:
-            self._current.mark_closed()
-            self._current = None
+        current = self._register.current(self.ext_consumer_id)
+        if current is not None and current.conversation_id == conversation_id:
+            current.mark_closed()
+            self._register.leave(current)
 
     def adopt(self, conversation: Conversation) -> None:
         """A conversation of this consumer is open, as a webhook or the store says."""
-        self._current = conversation
-        if self._ear is not None:
-            self._ear.settle()
+        self._register.adopt(conversation)
+        ear = self._register.ears.get(self.ext_consumer_id)
+        if ear is not None:
+            ear.settle()
 
     async def _find_or_open(self, opening: Opening) -> Conversation:
         known = await self._from_store()
@@ -222,22 +222,23 @@ class Consumer:
         """Wait a bounded time for a webhook to name the consumer's open conversation."""
         if not self._desk.hears:
             return None
-        slot = self._ear = self._desk.clock.slot()
+        slot = self._register.ears[self.ext_consumer_id] = self._desk.clock.slot()
         timer = self._desk.clock.call_at(self._desk.clock.time() + RECOVERY_WAIT, slot.settle)
         try:
             await slot
         finally:
-            self._ear = None
+            del self._register.ears[self.ext_consumer_id]
             timer.cancel()
-        return self._current
+        return self._register.current(self.ext_consumer_id)
 
     async def _from_store(self) -> Conversation | None:
         record = await self._desk.open_conversation_of(self.ext_consumer_id)
         if record is None:
             return None
         properties = ClientPropertiesHeader.of(record.client_properties)
-        self._current = self._make(record.conversation_id, self, properties=properties)
-        return self._current
+        conversation = self._register.conversation(record.conversation_id, self, properties=properties)
+        self._register.adopt(conversation)
+        return conversation
 
     async def _known_open_id(self) -> str | None:
         record = await self._desk.store.get_open_conversation(self._desk.account_id, self.ext_consumer_id)
@@ -247,8 +248,10 @@ class Consumer:
         self, opened: Response[ConversationCreated], properties: ClientPropertiesHeader | None
     ) -> Conversation:
         conversation_id = str(opened.body.conversation_id)
-        conversation = self._make(conversation_id, self, properties=properties, opened_at=self._desk.clock.time())
-        self._current = conversation
+        conversation = self._register.conversation(
+            conversation_id, self, properties=properties, opened_at=self._desk.clock.time()
+        )
+        self._register.adopt(conversation)
         record = ConversationRecord(
             account_id=self._desk.account_id,
             conversation_id=conversation_id,

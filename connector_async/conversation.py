@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import anyio
@@ -11,7 +12,6 @@ from connector_async._feed import Feed, Listener
 from connector_async._voice import Offer, Voice
 from connector_async.errors import ConversationClosed, RequestError
 from connector_async.exchange import Response
-from connector_async.exchange.desk import ClientPropertiesHeader, Desk
 from connector_async.wire import (
     Confirmation,
     ConversationField,
@@ -27,7 +27,6 @@ from connector_async.wire import (
 )
 
 if TYPE_CHECKING:
-    from connector_async.consumer import Consumer
     from connector_async.webhooks import Incoming
 
 __all__ = ["Conversation", "Offer"]
@@ -46,25 +45,19 @@ class Conversation(Voice):
 
     Attributes:
         conversation_id: The id; its MAIN dialog has the same.
-        consumer: Whose conversation it is.
-        profile_error: Set if the conversation was opened but the profile that came with it was refused.
+        ext_consumer_id: Whose conversation it is; `consumer` is the handle.
     """
 
-    __slots__ = ("__weakref__", "_feed", "_shut", "profile_error")
+    __slots__ = ("__weakref__",)
 
-    def __init__(
-        self,
-        conversation_id: str,
-        consumer: Consumer,
-        desk: Desk,
-        *,
-        properties: ClientPropertiesHeader | None,
-        opened_at: float | None = None,
-    ) -> None:
-        super().__init__(conversation_id, consumer, desk, properties=properties, opened_at=opened_at)
-        self.profile_error: RequestError | None = None
-        self._feed: Feed | None = None
-        self._shut: anyio.Event | None = None
+    @property
+    def profile_error(self) -> RequestError | None:
+        """Set if the conversation was opened but the profile that came with it was refused."""
+        return None if self._rare is None else self._rare.profile_error
+
+    @profile_error.setter
+    def profile_error(self, error: RequestError) -> None:
+        self._rarely.profile_error = error
 
     @property
     def dialog_id(self) -> str:
@@ -79,8 +72,8 @@ class Conversation(Voice):
     def mark_closed(self) -> None:
         """Note that it is closed: sending content fails from now on, without asking the cloud."""
         self._closed = True
-        if self._shut is not None:
-            self._shut.set()
+        if self._rare is not None and self._rare.shut is not None:
+            self._rare.shut.set()
 
     # Listening
 
@@ -140,26 +133,30 @@ class Conversation(Voice):
         if self._closed:
             return
         self._check_hearing()
-        if self._shut is None:
-            self._shut = anyio.Event()
+        rare = self._rarely
+        if rare.shut is None:
+            rare.shut = anyio.Event()
         with anyio.fail_after(timeout):
-            await self._shut.wait()
+            await rare.shut.wait()
 
     def tell(self, incoming: Incoming[Any]) -> bool:
         """A webhook brought an event of this conversation; whether anybody was waiting for it here."""
-        return self._feed is not None and self._feed.tell(incoming)
+        rare = self._rare
+        return rare is not None and rare.feed is not None and rare.feed.tell(incoming)
 
     def _listen(self, event_types: tuple[type, ...], role: str | None) -> Listener:
-        def wanted(incoming: Incoming[Any]) -> bool:
-            if event_types and not isinstance(incoming.event, event_types):
-                return False
-            if role is None:
-                return not incoming.is_echo and incoming.audience == MessageAudience.ALL
-            return incoming.role == role
+        rare = self._rarely
+        if rare.feed is None:
+            rare.feed = Feed()
+        # A method, so that who listens keeps the handle that is told.
+        return rare.feed.listen(partial(self._is_wanted, event_types, role))
 
-        if self._feed is None:
-            self._feed = Feed()
-        return self._feed.listen(wanted)
+    def _is_wanted(self, event_types: tuple[type, ...], role: str | None, incoming: Incoming[Any]) -> bool:
+        if event_types and not isinstance(incoming.event, event_types):
+            return False
+        if role is None:
+            return not incoming.is_echo and incoming.audience == MessageAudience.ALL
+        return incoming.role == role
 
     def _check_hearing(self) -> None:
         if not self._desk.hears:
@@ -175,7 +172,7 @@ class Conversation(Voice):
     ) -> Response[Confirmation]:
         """Tell the brand who the consumer is."""
         return await self._desk.request(
-            profile, consumer_id=self.consumer.ext_consumer_id, properties=self._properties, timeout=timeout
+            profile, consumer_id=self.ext_consumer_id, properties=self._properties, timeout=timeout
         )
 
     async def update_field(
@@ -191,7 +188,7 @@ class Conversation(Voice):
             raise ValueError("an update changes at least one field")
         body = UpdateConversationField(conversation_id=self.conversation_id, conversation_field=fields)
         return await self._desk.request(
-            body, consumer_id=self.consumer.ext_consumer_id, properties=self._properties, timeout=timeout
+            body, consumer_id=self.ext_consumer_id, properties=self._properties, timeout=timeout
         )
 
     async def set_ttr(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
+from connector_async._concurrency import Slot
 from connector_async.consumer import Consumer
 from connector_async.conversation import Conversation
 from connector_async.exchange.desk import ClientPropertiesHeader, Desk
@@ -14,11 +16,17 @@ __all__ = ["Handles"]
 
 
 class Handles:
-    """Makes handles, and finds those in use again.
+    """Makes handles, and finds those in use again: the `Register` of a session.
+
+    Kept alive are the open conversations of the consumers that were used last, so that their next message needs no
+    look into the store. Every other handle lives as long as somebody holds it.
 
     Args:
         desk: Gives the desk of the entered session, or raises.
+        max_current: Most consumers whose open conversation is kept.
     """
+
+    desk: Desk
 
     def __init__(
         self,
@@ -27,14 +35,18 @@ class Handles:
         store: Store,
         desk: Callable[[], Desk],
         client_properties: ClientPropertiesHeader | None,
+        max_current: int,
     ) -> None:
         self._account_id = account_id
         self._store = store
-        self._desk = desk
+        self._entered_desk = desk
         self._client_properties = client_properties
+        self._max_current = max_current
+        self.ears: dict[str, Slot] = {}
         self._consumers: WeakValueDictionary[str, Consumer] = WeakValueDictionary()
-        self._conversations: WeakValueDictionary[str, Conversation] = WeakValueDictionary()
-        self._make = self.conversation  # one for all consumers, not one for each
+        self._current: OrderedDict[str, Conversation] = OrderedDict()  # by consumer
+        self._current_by_id: dict[str, Conversation] = {}
+        self._others: WeakValueDictionary[str, Conversation] = WeakValueDictionary()
 
     def consumer(self, ext_consumer_id: str) -> Consumer:
         """The handle of a consumer.
@@ -47,7 +59,8 @@ class Handles:
         if consumer is None:
             if not _is_text(ext_consumer_id) or not ext_consumer_id.strip():
                 raise ValueError("an ext_consumer_id is a text that is not empty")
-            consumer = Consumer(ext_consumer_id, self._desk(), self._make)
+            self.desk = self._entered_desk()
+            consumer = Consumer(ext_consumer_id, self)
             self._consumers[ext_consumer_id] = consumer
         return consumer
 
@@ -66,21 +79,55 @@ class Handles:
         """
         if not _is_text(conversation_id) or not 1 <= len(conversation_id) <= 64:
             raise ValueError("a conversation id is a text of 1 to 64 characters")
-        conversation = self._conversations.get(conversation_id)
-        if conversation is None or conversation.consumer is not consumer:
-            conversation = Conversation(
-                conversation_id,
-                consumer,
-                self._desk(),
-                properties=properties or self._client_properties,
-                opened_at=opened_at,
-            )
-            self._conversations[conversation_id] = conversation
+        known = self._known(conversation_id)
+        if known is not None:
+            if known.ext_consumer_id == consumer.ext_consumer_id:
+                return known
+            self.leave(known)
+        self.desk = self._entered_desk()
+        conversation = Conversation(
+            conversation_id,
+            consumer.ext_consumer_id,
+            self,
+            properties=properties or self._client_properties,
+            opened_at=opened_at,
+        )
+        self._others[conversation_id] = conversation
         return conversation
+
+    def current(self, ext_consumer_id: str) -> Conversation | None:
+        """The consumer's conversation that is known to be open."""
+        conversation = self._current.get(ext_consumer_id)
+        if conversation is not None:
+            self._current.move_to_end(ext_consumer_id)
+        return conversation
+
+    def adopt(self, conversation: Conversation) -> None:
+        """This is the open conversation of its consumer."""
+        before = self.current(conversation.ext_consumer_id)
+        if before is conversation:
+            return
+        if before is not None:
+            self.leave(before)
+        self._current[conversation.ext_consumer_id] = conversation
+        self._current_by_id[conversation.conversation_id] = conversation
+        self._others.pop(conversation.conversation_id, None)
+        if len(self._current) > self._max_current:
+            self.leave(next(iter(self._current.values())))
+
+    def leave(self, conversation: Conversation) -> None:
+        """This one is not, or not any more: from now on it lives as long as somebody holds it."""
+        if self._current.get(conversation.ext_consumer_id) is conversation:
+            del self._current[conversation.ext_consumer_id]
+            del self._current_by_id[conversation.conversation_id]
+            self._others[conversation.conversation_id] = conversation
+
+    def _known(self, conversation_id: str) -> Conversation | None:
+        return self._current_by_id.get(conversation_id) or self._others.get(conversation_id)
 
     async def find(self, conversation_id: str) -> Conversation | None:
         """The handle of a conversation that is in use, or that the store knows."""
-        known = self._conversations.get(conversation_id)
+        known = self._known(conversation_id)
         if known is not None:
             return known
         record = await self._store.get_conversation(self._account_id, conversation_id)

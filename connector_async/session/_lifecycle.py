@@ -139,6 +139,7 @@ class Lifecycle:
             store=self._store,
             desk=lambda: self._entered().desk,
             client_properties=self._settings.client_properties,
+            max_current=self._settings.limits.max_cached_consumers,
         )
         self._dispatcher: Dispatcher | None = None
         self._final_stats: SessionStats | None = None
