@@ -9,7 +9,6 @@ This module knows neither JSON nor the protocol; `_reading` has the rules, `_con
 
 from __future__ import annotations
 
-import functools
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -93,8 +92,7 @@ def make_reader(cls: type[Message], fields: Sequence[Field], fail: Fail) -> Read
     return _compiled(source, names, cls)
 
 
-@functools.cache
-def _draft(cls: type) -> type:
+def _draft(cls: type[Message]) -> type:
     """A class with the slots of `cls` whose attributes can be set: in a frozen one that takes a call for each."""
     slots = tuple([name for name in cls.__dict__["__slots__"] if name != "__weakref__"])
     open_class = {"__slots__": slots, "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
