@@ -8,6 +8,7 @@ httpx bounds neither.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self
@@ -242,14 +243,43 @@ class HttpxTransport:
         return f"HttpxTransport({type(self._inner).__name__})"
 
 
+class _Body(httpx.AsyncByteStream):
+    """A body in one piece.
+
+    httpx's own is an async generator; where a cancellation leaves one suspended, trio complains of it when the
+    garbage collector comes.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Pieces(iter((self._content,)))
+
+
+class _Pieces:
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
+
+
 def _request(exchange: Exchange, headers: Headers, body: bytes) -> httpx.Request:
-    return httpx.Request(
+    request = httpx.Request(
         "POST",
         exchange.target.url,
         headers=[*headers.items, ("Accept-Encoding", "identity")],
         content=body,
         extensions={"timeout": _NO_TIMEOUT, "trace": exchange.trace},
     )
+    request.stream = _Body(body)
+    return request
 
 
 def _connections_of(inner: httpx.AsyncBaseTransport | httpx.AsyncClient) -> int:

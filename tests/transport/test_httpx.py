@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -211,6 +211,25 @@ async def test_a_transport_that_ignores_cancellation_does_not_hold_the_caller(an
         with anyio.fail_after(2), pytest.raises(TransportError):
             await _post(transport, seconds=0.03)
         release.set()
+
+
+async def test_a_cancellation_leaves_no_half_read_generator_behind(anyio_backend: Any) -> None:
+    """trio complains of those when the garbage collector comes; httpx's own body is one."""
+    left: list[AsyncIterator[bytes]] = []
+
+    async def stuck(request: httpx.Request) -> httpx.Response:
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        left.append(aiter(request.stream))
+        assert [part async for part in request.stream] == [b"the body"]
+        assert request.content == b"the body"
+        async for _ in left[0]:
+            await anyio.sleep_forever()
+        raise AssertionError
+
+    async with HttpxTransport(Scripted(stuck)) as transport:
+        with anyio.move_on_after(0.05):
+            await transport.post(_TARGET, _HEADERS, b"the body", anyio.current_time() + 5)
+    assert not isinstance(left[0], AsyncGenerator)
 
 
 async def test_cancelling_the_caller_ends_the_exchange(anyio_backend: Any) -> None:
