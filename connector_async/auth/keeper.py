@@ -192,7 +192,7 @@ class TokenKeeper:
         now = self._clock.time()
         allowed_at = self._forced_at + self._settings.forced_interval
         if now < allowed_at and not certain:
-            raise AppTokenRefused("a freshly renewed AppJWT was refused again", error_code=None)
+            raise AppTokenRefused("a freshly renewed AppJWT was refused again")
         self._refused_generation = generation
         self._forced_at = max(now, allowed_at)
         self._check_failing()
@@ -276,7 +276,8 @@ class TokenKeeper:
         self._fails_until = math.inf if persists else now + pause
         wait = pause if persists else None
         logger.warning("AppJWT renewal failed: %s", error, extra={"wait": wait})
-        self._settle(None if self.current() is not None else error)
+        # Nobody waits while a token holds.
+        self._settle(error)
         if self._hooks:
             self._hooks.emit(TokenRefreshFailed(cause=str(error), wait=wait))
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import math
+import sys
+import time
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector_async.auth import AppCredentials, AppTokenSource
-from connector_async.auth._jwt import is_token, read_claims
+from connector_async.auth._jwt import is_token, load, read_claims
 from connector_async.auth.keeper import FetchedToken
 from connector_async.errors import (
     AppTokenRefused,
@@ -42,6 +45,12 @@ def jwt(claims: object, *, alg: str = "RS256", signature: str = "c2ln") -> str:
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
     return f"{part({'alg': alg, 'typ': 'JWT'})}.{part(claims)}.{signature}"
+
+
+def test_pyjwt_can_be_imported_before_a_loop_would_wait_for_it() -> None:
+    """A session does so when it is built."""
+    load()
+    assert "jwt" in sys.modules
 
 
 async def at_home(service: str) -> str:
@@ -92,6 +101,7 @@ async def test_the_secret_goes_in_the_form_body_and_never_into_the_url() -> None
         source = AppTokenSource(
             "12345678", AppCredentials("id", "a&b=c ü"), transport=transport, resolve=at_home, now=anyio.current_time
         )
+        assert source.credentials == AppCredentials("id", "a&b=c ü")
         assert (await source.fetch()).value == "opaque"
         await source.fetch()
     (post, again) = seen
@@ -131,6 +141,12 @@ async def test_s4_the_life_is_read_from_what_is_sane_and_is_60_minutes_else(
     """S4, C7: `exp` less `iat`, `expires_in`, or 60 minutes."""
     got = await fetch(answer(200, {"access_token": jwt(claims), "expires_in": expires_in}))
     assert got.seconds == seconds
+
+
+async def test_an_end_without_a_beginning_is_compared_with_our_clock() -> None:
+    """Never to make a token live longer than 60 minutes."""
+    got = await fetch(answer(200, {"access_token": jwt({"exp": time.time() + 600})}))
+    assert got.seconds == pytest.approx(600.0, abs=30.0)
 
 
 @pytest.mark.parametrize(
@@ -179,10 +195,11 @@ def test_s4_claims_of_any_type_are_read(value: object) -> None:
 )
 async def test_s3_what_cannot_be_a_header_value_is_no_token(token: object) -> None:
     """S3, S4: a token becomes a header; a 10 MB one is refused."""
+    assert is_token("a" * 16_384)
     assert not is_token(token)
     error = await refused(answer(200, {"access_token": token}))
     assert isinstance(error, TokenUnavailable)
-    assert "no usable access_token" in str(error)
+    assert error.args[0] == "the token service's answer holds no usable access_token"
 
 
 @pytest.mark.parametrize(
@@ -201,11 +218,13 @@ async def test_refused_credentials_are_told_as_such(status: int) -> None:
     error = await refused(answer(status, {"internalErrorCode": "9", "echo": SECRET}))
     assert isinstance(error, AppTokenRefused)
     assert (error.status, error.retryable) == (status, False)
+    assert error.args[0] == f"the token service refused the app credentials (status {status})"
     assert "client id and secret" in error.hint
 
 
 @pytest.mark.parametrize(
-    ("status", "header", "asked"), [(500, None, None), (429, "7", 7.0), (302, None, None), (503, "x", None)]
+    ("status", "header", "asked"),
+    [(500, None, None), (429, "7", 7.0), (302, None, None), (300, None, None), (503, "x", None)],
 )
 async def test_a_service_out_of_order_may_say_when_to_come_back(
     status: int, header: str | None, asked: float | None
@@ -214,6 +233,14 @@ async def test_a_service_out_of_order_may_say_when_to_come_back(
     error = await refused(answer(status, b"", {} if header is None else {"Retry-After": header}))
     assert isinstance(error, TokenUnavailable)
     assert (error.status, error.retry_after, error.retryable) == (status, asked, True)
+    assert error.args[0] == f"the token service answers {status}"
+
+
+async def test_a_service_may_name_the_hour_to_come_back() -> None:
+    """RFC 9110 10.2.3: `Retry-After` may be a date."""
+    error = await refused(answer(503, b"", {"Retry-After": formatdate(time.time() + 600, usegmt=True)}))
+    assert isinstance(error, TokenUnavailable)
+    assert error.retry_after == pytest.approx(600.0, abs=30.0)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +261,8 @@ async def test_a_service_that_cannot_be_reached_is_told_with_its_cause(
     assert isinstance(error, TokenUnavailable)
     assert (error.retryable, seen) == (retryable, suspected)
     assert error.__cause__ is cause
-    assert str(cause) in str(error)
+    assert error.args[0] == f"the token service does not answer: {cause}"
+    assert error.hint == (TokenUnavailable.hint if retryable else "check the certificate and the host")
     await refused(cause)  # nobody is told
 
 
@@ -247,6 +275,7 @@ async def test_a_host_that_cannot_be_found_is_told() -> None:
     error = await refused(answer(200), resolve=nowhere)
     assert isinstance(error, TokenUnavailable)
     assert (error.status, error.retryable, error.hint) == (404, False, "check the account id")
+    assert error.args[0] == "the token service cannot be found: the Domain API answers 404"
 
 
 async def test_a_host_that_cannot_be_used_is_told() -> None:

@@ -239,11 +239,11 @@ async def test_c6_without_a_code_a_freshly_renewed_token_is_not_renewed_again() 
         await k.keeper.get()
         assert (await k.keeper.renew(1, certain=False)).generation == 2
         for _ in range(1_000):
-            with pytest.raises(AppTokenRefused, match="freshly renewed"):
+            with pytest.raises(AppTokenRefused, match=r"^a freshly renewed AppJWT was refused again"):
                 await k.keeper.renew(2, certain=False)
         assert k.keeper.current() is not None
         assert len(k.service.calls) == 2
-        await anyio.sleep(31.0)
+        await anyio.sleep_until(k.service.calls[1] + 30.0)
         assert (await k.keeper.renew(2, certain=False)).generation == 3
 
 
@@ -252,6 +252,15 @@ async def test_a_straggler_of_an_old_generation_gets_the_newer_token_without_ask
     async with kept() as k:
         await k.keeper.get()
         await k.keeper.renew(1, certain=True)
+        assert (await k.keeper.renew(1, certain=True)).generation == 2
+        assert len(k.service.calls) == 2
+
+
+async def test_a_straggler_of_a_token_that_ran_its_course_gets_the_newer_one_without_asking() -> None:
+    """Nobody refused the old one: the clock renewed it, and its 401 is late."""
+    async with kept() as k:
+        await k.keeper.get()
+        await anyio.sleep(3_241.0)
         assert (await k.keeper.renew(1, certain=True)).generation == 2
         assert len(k.service.calls) == 2
 
@@ -275,6 +284,22 @@ async def test_c7_while_the_old_token_holds_an_outage_is_not_noticed_and_then_kn
         assert (await k.keeper.get()).generation == 2
         failed = [event for event in k.events if isinstance(event, TokenRefreshFailed)]
         assert [event.wait for event in failed[:8]] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+
+
+async def test_a_failed_renewal_is_told_with_its_cause_and_a_pause_that_is_up_to_a_tenth_longer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A fleet does not come back in step, and never earlier than it was asked to."""
+    async with kept(Service(failure=down()), random=lambda: 1.0) as k:
+        await failing(k.keeper)
+        await anyio.sleep(10.0)
+        failed = [event for event in k.events if isinstance(event, TokenRefreshFailed)]
+        assert [event.wait for event in failed] == [pytest.approx(wait) for wait in (1.1, 2.2, 4.4, 8.8)]
+        assert k.service.calls == [pytest.approx(at) for at in (0.0, 1.1, 3.3, 7.7)]
+        assert {event.cause for event in failed} == {str(k.keeper.failure)}
+        told = [record for record in caplog.records if record.name == "connector_async.auth"]
+        assert [record.getMessage() for record in told] == [f"AppJWT renewal failed: {k.keeper.failure}"] * 4
+        assert [record.__dict__["wait"] for record in told] == [event.wait for event in failed]
 
 
 async def test_c7_after_a_429_at_least_five_seconds_pass_even_if_a_401_comes() -> None:
