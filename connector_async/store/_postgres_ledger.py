@@ -13,29 +13,23 @@ __all__ = ["counts", "discard", "exceptions", "find", "forget", "revive"]
 
 
 async def counts(db: Database, account_id: str) -> OutboxCounts:
-    """How many are where, those that were dropped since included."""
+    """How many are where, those that were dropped since included; nothing is counted that was counted before."""
     rows = await db.execute(
         """
-        WITH found AS (
-            SELECT state, maybe_duplicate, count(*) AS number, min(put_at) FILTER (WHERE state < 2) AS oldest
-            FROM messages WHERE account_id = %(account_id)s GROUP BY 1, 2
-            UNION ALL SELECT state, maybe_duplicate, number, NULL FROM pruned WHERE account_id = %(account_id)s
-        )
-        SELECT state, sum(number)::bigint, (sum(number) FILTER (WHERE state = 2 AND maybe_duplicate))::bigint,
-            seconds() - min(oldest)
-        FROM found GROUP BY state
+        SELECT state, maybe_duplicate, sum(number)::bigint,
+            (SELECT count(*) FROM lanes WHERE account_id = %(account_id)s AND held_by IS NOT NULL),
+            (SELECT seconds() - put_at FROM messages WHERE account_id || '' = %(account_id)s AND settled_at IS NULL
+                ORDER BY seq LIMIT 1)
+        FROM tallies WHERE account_id = %(account_id)s GROUP BY 1, 2
         """,
         {"account_id": account_id},
     )
-    found = {STATES[state]: (number, doubtful or 0, age) for state, number, doubtful, age in await rows.fetchall()}
-    rows = await db.execute("SELECT count(*) FROM lanes WHERE account_id = %s AND held_by IS NOT NULL", (account_id,))
-    (held,) = await rows.fetchone() or (0,)
-    return OutboxCounts(
-        **{state.value: found[state][0] for state in found},
-        maybe_duplicate=found[MessageState.ACCEPTED][1] if MessageState.ACCEPTED in found else 0,
-        held_lanes=held,
-        oldest_age=max((age for _, _, age in found.values() if age is not None), default=None),
-    )
+    totals = {state.value: 0 for state in MessageState}
+    doubtful, held, age = 0, 0, None
+    for state, is_doubtful, number, held, age in await rows.fetchall():  # noqa: B007 - the same in every row
+        totals[STATES[state].value] += number
+        doubtful += number if is_doubtful and STATES[state] is MessageState.ACCEPTED else 0
+    return OutboxCounts(**totals, maybe_duplicate=doubtful, held_lanes=held, oldest_age=age)
 
 
 async def find(db: Database, account_id: str, message_id: str) -> OutboxEntry | None:
@@ -99,15 +93,23 @@ async def revive(db: Database, account_id: str, message_id: str) -> bool:
         return False
     revived = await db.execute(
         """
-        UPDATE messages SET state = 0, maybe_duplicate = maybe_duplicate OR state = %s, reason = NULL,
-            settled_at = NULL, exception_number = NULL
-        WHERE account_id = %s AND id = %s AND state > 2
+        WITH revived AS (
+            UPDATE messages SET state = 0, maybe_duplicate = messages.maybe_duplicate OR dead.state = %(unknown)s,
+                reason = NULL, settled_at = NULL, exception_number = NULL
+            FROM (
+                SELECT seq, state, maybe_duplicate FROM messages
+                WHERE account_id = %(account_id)s AND id = %(id)s AND state > 2 FOR UPDATE
+            ) AS dead
+            WHERE messages.seq = dead.seq RETURNING dead.state, dead.maybe_duplicate
+        )
+        INSERT INTO tallies SELECT %(account_id)s, state, maybe_duplicate, -1 FROM revived
+        UNION ALL SELECT %(account_id)s, 0, false, 1 FROM revived
         """,
-        (CODES[MessageState.UNKNOWN], account_id, message_id),
+        {"unknown": CODES[MessageState.UNKNOWN], "account_id": account_id, "id": message_id},
     )
     await _let_go(db, account_id, row[0], message_id)
     await delete_empty(db, account_id, [row[0]])
-    return revived.rowcount == 1
+    return revived.rowcount > 0
 
 
 async def discard(db: Database, account_id: str, message_id: str) -> bool:
@@ -136,4 +138,13 @@ async def forget(db: Database, account_id: str, ext_consumer_id: str) -> None:
     """Erase a lane and its messages."""
     lane = (account_id, ext_consumer_id)
     await db.execute("DELETE FROM lanes WHERE account_id = %s AND lane = %s", lane)
-    await db.execute("DELETE FROM messages WHERE account_id = %s AND lane = %s", lane)
+    await db.execute(
+        """
+        WITH gone AS (
+            DELETE FROM messages WHERE account_id = %s AND lane = %s RETURNING account_id, state, maybe_duplicate
+        )
+        INSERT INTO tallies SELECT account_id, state, maybe_duplicate AND state >= 2, -count(*) FROM gone
+        GROUP BY 1, 2, 3
+        """,
+        lane,
+    )

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from connector_async.store._postgres_engine import Database
-from connector_async.store._postgres_pruning import delete_empty, prune_accepted, prune_dead
+from connector_async.store._postgres_pruning import add_tallies_up, delete_empty, prune_accepted, prune_dead
 from connector_async.store.outbox import Advance, Claim, MessageState, OutboxMessage, PutResult, Settlement
 
 __all__ = ["CODES", "STATES", "advance", "claim", "next_due", "put", "release", "renew"]
@@ -34,7 +34,7 @@ async def put(
         if message.id not in seen:
             seen.add(message.id)
             wanted.append(message)
-    room = await _room(db, account_id, len(wanted), max_waiting) if wanted else 0
+    room = max(0, max_waiting - await _unsettled(db, account_id)) if wanted else 0
     added = await _insert(db, account_id, wanted[:room]) if wanted[:room] else set[str]()
     full = {message.id for message in wanted[room:]}
     results: list[PutResult] = []
@@ -60,21 +60,12 @@ async def _known(db: Database, account_id: str, ids: list[str]) -> set[str]:
     return {row[0] for row in await rows.fetchall()}
 
 
-async def _room(db: Database, account_id: str, wanted: int, max_waiting: int) -> int:
-    """How many more unsettled messages there may be: counted only where numbers that only grow leave it open."""
+async def _unsettled(db: Database, account_id: str) -> int:
     rows = await db.execute(
-        """
-        SELECT 1 + (SELECT max(seq) FROM messages)
-            - (SELECT seq FROM messages WHERE account_id = %s AND state < 2 ORDER BY seq LIMIT 1)
-        """,
-        (account_id,),
+        "SELECT coalesce(sum(number), 0)::bigint FROM tallies WHERE account_id = %s AND state < 2", (account_id,)
     )
-    (at_most,) = await rows.fetchone() or (None,)
-    if at_most is None or at_most + wanted <= max_waiting:
-        return max_waiting
-    rows = await db.execute("SELECT count(*) FROM messages WHERE account_id = %s AND state < 2", (account_id,))
     (unsettled,) = await rows.fetchone() or (0,)
-    return max(0, max_waiting - int(unsettled))
+    return int(unsettled)
 
 
 async def _insert(db: Database, account_id: str, messages: Sequence[OutboxMessage]) -> set[str]:
@@ -88,12 +79,17 @@ async def _insert(db: Database, account_id: str, messages: Sequence[OutboxMessag
     )
     rows = await db.execute(
         """
-        INSERT INTO messages (account_id, id, lane, body, request_id, opening, put_at)
-        SELECT %s, id, lane, body, request_id, opening, (SELECT seconds())
-        FROM unnest(%s::text[], %s::text[], %b::bytea[], %s::text[], %b::bytea[])
-            WITH ORDINALITY AS new (id, lane, body, request_id, opening, place)
-        ORDER BY place
-        ON CONFLICT (account_id, id) DO NOTHING RETURNING id
+        WITH added AS (
+            INSERT INTO messages (account_id, id, lane, body, request_id, opening, put_at)
+            SELECT %s, id, lane, body, request_id, opening, (SELECT seconds())
+            FROM unnest(%s::text[], %s::text[], %b::bytea[], %s::text[], %b::bytea[])
+                WITH ORDINALITY AS new (id, lane, body, request_id, opening, place)
+            ORDER BY place
+            ON CONFLICT (account_id, id) DO NOTHING RETURNING id, seq
+        ), counted AS (
+            INSERT INTO tallies SELECT %s, 0, false, count(*) FROM added HAVING count(*) > 0
+        )
+        SELECT id, seq FROM added
         """,
         (
             account_id,
@@ -102,9 +98,12 @@ async def _insert(db: Database, account_id: str, messages: Sequence[OutboxMessag
             [message.body for message in messages],
             [message.request_id for message in messages],
             [message.opening for message in messages],
+            account_id,
         ),
     )
-    return {row[0] for row in await rows.fetchall()}
+    added: dict[str, int] = dict(await rows.fetchall())
+    await add_tallies_up(db, account_id, added.values())
+    return set(added)
 
 
 async def claim(db: Database, account_id: str, *, owner: str, lease: float, limit: int) -> list[Claim]:
@@ -129,7 +128,9 @@ async def claim(db: Database, account_id: str, *, owner: str, lease: float, limi
         """,
         {"account_id": account_id, "owner": owner, "lease": lease, "free": free},
     )
-    claims = await _begin(db, account_id, {lane: (owner, fence) for lane, fence in await rows.fetchall()})
+    fences: dict[str, int] = dict(await rows.fetchall())
+    claims = await _begin(db, account_id, {lane: (owner, fence) for lane, fence in fences.items()})
+    await add_tallies_up(db, account_id, fences.values())
     await delete_empty(db, account_id, set(free) - claims.keys())
     return [claims[lane] for lane in free if lane in claims]
 
@@ -140,13 +141,20 @@ async def _begin(db: Database, account_id: str, owners: Mapping[str, tuple[str, 
         return {}
     rows = await db.execute(
         """
-        UPDATE messages SET state = 1, maybe_duplicate = maybe_duplicate OR head.state = 1
-        FROM unnest(%(lanes)s::text[]) AS wanted (lane), LATERAL (
-            SELECT seq, state FROM messages
-            WHERE account_id = %(account_id)s AND lane = wanted.lane AND state < 2 ORDER BY seq LIMIT 1
-        ) AS head
-        WHERE messages.seq = head.seq
-        RETURNING id, messages.lane, body, request_id, opening, attempts, head.state = 1, maybe_duplicate, put_at
+        WITH begun AS (
+            UPDATE messages SET state = 1, maybe_duplicate = maybe_duplicate OR head.state = 1
+            FROM unnest(%(lanes)s::text[]) AS wanted (lane), LATERAL (
+                SELECT seq, state FROM messages
+                WHERE account_id = %(account_id)s AND lane = wanted.lane AND settled_at IS NULL ORDER BY seq LIMIT 1
+            ) AS head
+            WHERE messages.seq = head.seq
+            RETURNING id, messages.lane, body, request_id, opening, attempts, head.state = 1 AS was_begun,
+                maybe_duplicate, put_at
+        ), counted AS (
+            INSERT INTO tallies SELECT %(account_id)s, moved.state, false, sum(moved.number)
+            FROM begun, (VALUES (0, -1), (1, 1)) AS moved (state, number) WHERE NOT was_begun GROUP BY 2
+        )
+        SELECT * FROM begun
         """,
         {"account_id": account_id, "lanes": list(owners)},
         binary=True,
@@ -234,19 +242,27 @@ async def _settle(
     numbers = await _exception_numbers(db, account_id, exceptions) if exceptions else {}
     rows = await db.execute(
         """
-        UPDATE messages SET state = new.state, attempts = new.attempts, sequence = new.sequence,
-            conversation_id = new.conversation_id, reason = new.reason, maybe_duplicate = new.maybe_duplicate,
-            settled_at = CASE WHEN new.state >= 2 THEN seconds() END,
-            accepted_number = CASE WHEN new.state = 2 THEN nextval('acceptances') END,
-            exception_number = new.exception_number,
-            body = CASE WHEN new.state = 2 THEN '' ELSE body END,
-            opening = CASE WHEN new.state = 2 THEN NULL ELSE opening END
-        FROM unnest(%s::text[], %s::smallint[], %s::int[], %s::bigint[], %s::text[], %s::text[], %s::bool[],
-            %s::bigint[]) AS new (id, state, attempts, sequence, conversation_id, reason, maybe_duplicate,
-            exception_number),
-            LATERAL (SELECT seq FROM messages WHERE account_id = %s AND id = new.id AND state = 1 OFFSET 0) AS found
-        WHERE messages.seq = found.seq
-        RETURNING messages.id, accepted_number
+        WITH settled AS (
+            UPDATE messages SET state = new.state, attempts = new.attempts, sequence = new.sequence,
+                conversation_id = new.conversation_id, reason = new.reason, maybe_duplicate = new.maybe_duplicate,
+                settled_at = CASE WHEN new.state >= 2 THEN seconds() END,
+                accepted_number = CASE WHEN new.state = 2 THEN nextval('acceptances') END,
+                exception_number = new.exception_number,
+                body = CASE WHEN new.state = 2 THEN '' ELSE body END,
+                opening = CASE WHEN new.state = 2 THEN NULL ELSE opening END
+            FROM unnest(%s::text[], %s::smallint[], %s::int[], %s::bigint[], %s::text[], %s::text[], %s::bool[],
+                %s::bigint[]) AS new (id, state, attempts, sequence, conversation_id, reason, maybe_duplicate,
+                exception_number),
+                LATERAL (
+                    SELECT seq FROM messages WHERE account_id = %s AND id = new.id AND state = 1 OFFSET 0
+                ) AS found
+            WHERE messages.seq = found.seq
+            RETURNING messages.id, messages.state, messages.maybe_duplicate, accepted_number
+        ), counted AS (
+            INSERT INTO tallies SELECT %s, state, maybe_duplicate AND state >= 2, count(*) FROM settled GROUP BY 2, 3
+            UNION ALL SELECT %s, 1, false, -count(*) FROM settled HAVING count(*) > 0
+        )
+        SELECT id, accepted_number FROM settled
         """,
         (
             [claim.message.id for claim, _ in owned],
@@ -258,10 +274,14 @@ async def _settle(
             [claim.message.id in doubtful for claim, _ in owned],
             [numbers.get(claim.message.id) for claim, _ in owned],
             account_id,
+            account_id,
+            account_id,
         ),
     )
     settled: dict[str, int | None] = dict(await rows.fetchall())
-    await prune_accepted(db, [number for number in settled.values() if number is not None], max_settled)
+    accepted = [number for number in settled.values() if number is not None]
+    await add_tallies_up(db, account_id, accepted)
+    await prune_accepted(db, accepted, max_settled)
     if exceptions:
         await prune_dead(db, account_id, max_dead)
     return set(settled)
@@ -337,7 +357,10 @@ async def release(db: Database, account_id: str, claims: Sequence[Claim]) -> int
                 LATERAL (
                     SELECT seq FROM messages WHERE account_id = %(account_id)s AND id = new.id AND state = 1 OFFSET 0
                 ) AS found
-            WHERE messages.seq = found.seq RETURNING lane
+            WHERE messages.seq = found.seq RETURNING lane, messages.state
+        ), counted AS (
+            INSERT INTO tallies SELECT %(account_id)s, moved.state, false, sum(moved.number)
+            FROM back, (VALUES (0, 1), (1, -1)) AS moved (state, number) WHERE back.state = 0 GROUP BY 2
         )
         UPDATE lanes SET owner = NULL, free_at = seconds()
         WHERE account_id = %(account_id)s AND lane = ANY(ARRAY(SELECT lane FROM back))

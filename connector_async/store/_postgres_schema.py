@@ -164,4 +164,31 @@ CREATE TABLE pruned (
 );
 """
 
-MIGRATIONS: Final[tuple[tuple[LiteralString, ...], ...]] = ((_CLOCK, _RECORDS, _INBOX, _OUTBOX),)
+# The counts are the sums of `tallies`; `maybe_duplicate` is false there while a message is not settled.
+#
+# To begin a message changes only its state. No index may name that: then the new version of the row needs no entry in
+# any of them, if there is room for it beside the old one.
+#
+# `messages_oldest` is for the age of the oldest alone, hence the odd form of the account's id: PostgreSQL, which knows
+# nothing of a table that has just been filled, would else read it from its beginning to find the head of a lane.
+_TALLIES: Final = """
+CREATE TABLE tallies (
+    account_id text COLLATE "C" NOT NULL,
+    state smallint NOT NULL,
+    maybe_duplicate boolean NOT NULL,
+    number bigint NOT NULL
+);
+CREATE INDEX tallies_by_account ON tallies (account_id);
+INSERT INTO tallies
+SELECT account_id, state, maybe_duplicate AND state >= 2, count(*) FROM messages GROUP BY 1, 2, 3
+UNION ALL SELECT account_id, state, maybe_duplicate, number FROM pruned;
+DROP TABLE pruned;
+
+DROP INDEX messages_heads, messages_open;
+CREATE INDEX messages_heads ON messages (account_id, lane, seq) WHERE settled_at IS NULL;
+CREATE INDEX messages_oldest ON messages ((account_id || ''), seq) WHERE settled_at IS NULL;
+ALTER TABLE messages SET (fillfactor = 60);
+CREATE INDEX lanes_held ON lanes (account_id) WHERE held_by IS NOT NULL;
+"""
+
+MIGRATIONS: Final[tuple[tuple[LiteralString, ...], ...]] = ((_CLOCK, _RECORDS, _INBOX, _OUTBOX), (_TALLIES,))

@@ -55,13 +55,11 @@ def counts(db: sqlite3.Connection, account_id: str, *, now: float) -> OutboxCoun
     for state, maybe_duplicate, number in rows:
         totals[STATES[state].value] += number
         doubtful += number if STATES[state] is MessageState.ACCEPTED and maybe_duplicate else 0
-    (held,) = db.execute(
-        "SELECT count(*) FROM lanes WHERE account_id = ? AND held_by IS NOT NULL", (account_id,)
+    held, head = db.execute(
+        "SELECT count(held_by), min(head) FROM lanes WHERE account_id = ?", (account_id,)
     ).fetchone()
     # Messages are put in the order of their numbers, and the first of a lane is its head.
-    oldest = db.execute(
-        "SELECT put_at FROM messages WHERE number = (SELECT min(head) FROM lanes WHERE account_id = ?)", (account_id,)
-    ).fetchone()
+    oldest = db.execute("SELECT put_at FROM messages WHERE number = ?", (head,)).fetchone()
     return OutboxCounts(
         **totals,
         maybe_duplicate=doubtful,

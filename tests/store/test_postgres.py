@@ -458,3 +458,67 @@ async def test_a_lane_of_which_nothing_is_left_is_dropped_by_whoever_claims_it(
     await sql(postgres, "INSERT INTO lanes (account_id, lane, free_at) VALUES (%s, 'empty', 0)", A)
     assert [claim.message.id for claim in await take(store)] == ["m1"]
     assert await sql(postgres, "SELECT lane FROM lanes") == [("anna",)]
+
+
+async def test_the_counts_of_an_older_schema_are_taken_over(postgres: PostgresPlace) -> None:
+    """They were counted in the messages, and kept only for those that had been dropped."""
+    store = new_store(postgres)
+    store._engine.migrations = MIGRATIONS[:1]
+    await store.first_time(A, "make the tables")
+    await store.aclose()
+    await sql(
+        postgres,
+        """
+        INSERT INTO messages (account_id, id, lane, body, request_id, put_at, state, maybe_duplicate, settled_at)
+        SELECT %s, 'm' || number, 'anna', '', 'r', 0, state, maybe_duplicate, CASE WHEN state > 1 THEN 1 END
+        FROM (VALUES (1, 2, true), (2, 2, false), (3, 3, false), (4, 1, true), (5, 0, false))
+            AS old (number, state, maybe_duplicate)
+        """,
+        A,
+    )
+    await sql(postgres, "INSERT INTO pruned VALUES (%s, 2, false, 40), (%s, 2, true, 2)", A, A)
+    await sql(postgres, "INSERT INTO lanes (account_id, lane, free_at) VALUES (%s, 'anna', 0)", A)
+    store = new_store(postgres)
+    counts = await store.outbox.counts(A)
+    assert (counts.waiting, counts.begun, counts.accepted, counts.refused) == (1, 1, 44, 1)
+    assert counts.maybe_duplicate == 3
+    assert [claim.message.id for claim in await take(store)] == ["m4"]
+    await store.aclose()
+
+
+async def test_the_tallies_are_added_up_now_and_then(
+    store: PostgresStore, postgres: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever puts, claims or settles; what another process is adding up is left to it."""
+    import psycopg
+
+    monkeypatch.setattr("connector_async.store._postgres_pruning._ADD_UP_EVERY", 5)
+    for number in range(30):
+        await store.outbox.put(A, [message(number)])
+        (claim,) = await take(store)
+        await store.outbox.advance(A, [(claim, ACCEPTED)], lease=60.0)
+    ((rows,),) = await sql(postgres, "SELECT count(*) FROM tallies")
+    assert rows < 40
+    counts = await store.outbox.counts(A)
+    assert (counts.accepted, counts.unsettled) == (30, 0)
+    options = f"-c search_path={postgres.schema}"
+    async with await psycopg.AsyncConnection.connect(postgres.dsn, options=options) as other:
+        await other.execute("SELECT 1 FROM tallies FOR UPDATE")
+        await store.outbox.put(A, [message(number) for number in range(100, 105)])
+        assert await store.outbox.counts(A) != counts
+    assert (await store.outbox.counts(A)).unsettled == 5
+
+
+async def test_to_begin_a_message_touches_no_index(store: PostgresStore, postgres: PostgresPlace) -> None:
+    """The new version of its row lies beside the old one (a HOT update): half of what a claim cost the database."""
+    await store.outbox.put(A, [message(number, f"lane{number}") for number in range(8)])
+    assert len(await take(store)) == 8
+    await store.aclose()
+    updates: list[tuple[Any, ...]] = []
+    with anyio.fail_after(30):
+        while updates != [(8, 8)]:  # told when the connection ends, which nobody waits for
+            updates = await sql(
+                postgres,
+                "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relid = 'messages'::regclass",
+            )
+            assert updates[0] in [(0, 0), (8, 8)]
