@@ -169,7 +169,7 @@ CREATE TABLE pruned (
 # To begin a message changes only its state. No index may name that: then the new version of the row needs no entry in
 # any of them, if there is room for it beside the old one.
 #
-# `messages_oldest` is for the age of the oldest alone, hence the odd form of the account's id: PostgreSQL, which knows
+# `messages_oldest` is for the age of the oldest alone, hence the odd form of the account: PostgreSQL, which knows
 # nothing of a table that has just been filled, would else read it from its beginning to find the head of a lane.
 _TALLIES: Final = """
 CREATE TABLE tallies (
