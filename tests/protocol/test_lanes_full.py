@@ -72,6 +72,17 @@ def test_a_place_in_the_queue_is_kept_through_any_number_of_newer_typing_states(
     assert [state.grants for state in states] == [0, 0, 0, 1]
 
 
+def test_a_typing_state_that_became_the_head_of_its_lane_is_replaced_in_its_place() -> None:
+    """What stood before it in the lane was cancelled."""
+    lanes = make_lanes(width=1)
+    running, cancelled, typing = make_ticket("x"), make_ticket("t"), make_ticket("t", TYPING)
+    entered(lanes, running, cancelled, typing)
+    lanes.leave(cancelled, 0.0)
+    entered(lanes, other := make_ticket("u", TYPING), newer := make_ticket("t", TYPING))
+    lanes.leave(running, 0.0)
+    assert (typing.drops, newer.grants, other.grants) == (1, 1, 0)
+
+
 def test_a_typing_state_replaced_in_a_full_queue_is_not_refused() -> None:
     """One goes out, one comes in."""
     lanes = make_lanes(width=1, max_queue=1)
@@ -232,6 +243,22 @@ def test_requests_that_pause_between_attempts_are_bounded_too() -> None:
         lanes.enter(make_ticket(0), 0.0)
     assert lanes.resume(tickets[0], 0.0) is True
     assert lanes.enter(make_ticket("new"), 0.0) is True
+
+
+def test_a_refusal_because_of_pauses_says_who_else_waits_and_for_how_long() -> None:
+    """It is the outage that is in the way, and nothing that its caller could do about it."""
+    lanes = make_lanes(width=1, max_queue=1, rate=1.0)
+    first, second, waits = make_ticket("a"), make_ticket("b"), make_ticket("c")
+    entered(lanes, first)
+    lanes.pause(first, 0.0)
+    entered(lanes, second)
+    lanes.wake(1.0)
+    entered(lanes, waits, now=1.0)
+    lanes.pause(second, 1.0)
+    with pytest.raises(QueueFull, match=r"^2 requests are pausing before their next attempt; ") as caught:
+        lanes.enter(make_ticket("d"), 1.5)
+    assert (caught.value.depth, caught.value.age) == (3, 0.5)
+    assert caught.value.hint == "the cloud fails or cannot be reached: send again when it recovers"
 
 
 # Callbacks that call back
