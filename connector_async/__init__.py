@@ -8,87 +8,11 @@ async with ConnectorSession("12345678", AppCredentials("client-id", "client-secr
     await conversation.close()
 """
 
-import importlib as _importlib
 import logging as _logging
-from collections.abc import Mapping as _Mapping
 from typing import TYPE_CHECKING
-from typing import Final as _Final
 
+from connector_async._lazy import lazily as _lazily
 from connector_async._version import __version__
-
-if TYPE_CHECKING:
-    from connector_async._send_result import SendResult
-    from connector_async.auth import AppCredentials, TokenSettings
-    from connector_async.consumer import Consumer, Opening
-    from connector_async.conversation import Conversation
-    from connector_async.errors import (
-        AppTokenRefused,
-        AuthError,
-        BatchRefused,
-        ConfigurationError,
-        ConnectorError,
-        ConsumerTokenRefused,
-        ConversationAlreadyOpen,
-        ConversationClosed,
-        DeadlineExceeded,
-        InvalidSignature,
-        Landed,
-        LocalProtocolError,
-        NotSent,
-        OutcomeUnknown,
-        ProtocolError,
-        QueueFull,
-        RateLimited,
-        RemoteProtocolError,
-        RequestError,
-        RequestRefused,
-        SessionClosed,
-        TokenUnavailable,
-        TransportError,
-        UnknownAccount,
-        UnreadableNotification,
-        WebhookError,
-    )
-    from connector_async.exchange import PendingRequest, Response
-    from connector_async.protocol.retry import Attempt, RetryPolicy
-    from connector_async.session import (
-        Accounts,
-        CloseReport,
-        ConnectorSession,
-        Health,
-        Outcome,
-        OutcomeStatus,
-        OutcomeStream,
-        Outgoing,
-        SessionLimits,
-        SessionStats,
-        Submission,
-    )
-    from connector_async.store import (
-        MemoryStore,
-        PlaintextTokens,
-        PostgresStore,
-        SealedTokens,
-        SqliteStore,
-        Store,
-    )
-    from connector_async.webhooks import Incoming, Router, WebhookApp, WebhookReceiver
-    from connector_async.wire import (
-        AcceptStatus,
-        AcceptStatusEvent,
-        CampaignInfo,
-        ChatState,
-        ChatStateEvent,
-        ClientProperties,
-        ContentEvent,
-        ConversationContext,
-        Feature,
-        RawBody,
-        RichContentEvent,
-        Role,
-        SetUserProfile,
-        TtrType,
-    )
 
 _logging.getLogger("connector_async").addHandler(_logging.NullHandler())
 
@@ -167,91 +91,112 @@ __all__ = [
     "__version__",
 ]
 
-# What is asked for is imported, and only that: a program that reads recorded webhooks, or catches our errors, does
-# not pay for the session. Type checkers see the imports above.
-_HOMES: _Final[_Mapping[str, tuple[str, ...]]] = {
-    "_send_result": ("SendResult",),
-    "auth": ("AppCredentials", "TokenSettings"),
-    "consumer": ("Consumer", "Opening"),
-    "conversation": ("Conversation",),
+_HOMES = {
+    "_send_result": "SendResult",
+    "auth": "AppCredentials TokenSettings",
+    "consumer": "Consumer Opening",
+    "conversation": "Conversation",
     "errors": (
-        "AppTokenRefused",
-        "AuthError",
-        "BatchRefused",
-        "ConfigurationError",
-        "ConnectorError",
-        "ConsumerTokenRefused",
-        "ConversationAlreadyOpen",
-        "ConversationClosed",
-        "DeadlineExceeded",
-        "InvalidSignature",
-        "Landed",
-        "LocalProtocolError",
-        "NotSent",
-        "OutcomeUnknown",
-        "ProtocolError",
-        "QueueFull",
-        "RateLimited",
-        "RemoteProtocolError",
-        "RequestError",
-        "RequestRefused",
-        "SessionClosed",
-        "TokenUnavailable",
-        "TransportError",
-        "UnknownAccount",
-        "UnreadableNotification",
-        "WebhookError",
+        "AppTokenRefused AuthError BatchRefused ConfigurationError ConnectorError ConsumerTokenRefused "
+        "ConversationAlreadyOpen ConversationClosed DeadlineExceeded InvalidSignature Landed "
+        "LocalProtocolError NotSent OutcomeUnknown ProtocolError QueueFull RateLimited RemoteProtocolError "
+        "RequestError RequestRefused SessionClosed TokenUnavailable TransportError UnknownAccount "
+        "UnreadableNotification WebhookError"
     ),
-    "exchange": ("PendingRequest", "Response"),
-    "protocol.retry": ("Attempt", "RetryPolicy"),
+    "exchange": "PendingRequest Response",
+    "protocol.retry": "Attempt RetryPolicy",
     "session": (
-        "Accounts",
-        "CloseReport",
-        "ConnectorSession",
-        "Health",
-        "Outcome",
-        "OutcomeStatus",
-        "OutcomeStream",
-        "Outgoing",
-        "SessionLimits",
-        "SessionStats",
-        "Submission",
+        "Accounts CloseReport ConnectorSession Health Outcome OutcomeStatus OutcomeStream Outgoing "
+        "SessionLimits SessionStats Submission"
     ),
-    "store": ("MemoryStore", "PlaintextTokens", "PostgresStore", "SealedTokens", "SqliteStore", "Store"),
-    "webhooks": ("Incoming", "Router", "WebhookApp", "WebhookReceiver"),
+    "store": "MemoryStore PlaintextTokens PostgresStore SealedTokens SqliteStore Store",
+    "webhooks": "Incoming Router WebhookApp WebhookReceiver",
     "wire": (
-        "AcceptStatus",
-        "AcceptStatusEvent",
-        "CampaignInfo",
-        "ChatState",
-        "ChatStateEvent",
-        "ClientProperties",
-        "ContentEvent",
-        "ConversationContext",
-        "Feature",
-        "RawBody",
-        "RichContentEvent",
-        "Role",
-        "SetUserProfile",
-        "TtrType",
+        "AcceptStatus AcceptStatusEvent CampaignInfo ChatState ChatStateEvent ClientProperties ContentEvent "
+        "ConversationContext Feature RawBody RichContentEvent Role SetUserProfile TtrType"
     ),
 }
-_MODULE_OF: _Final = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES: _Final = frozenset(
+_MODULES = frozenset(
     {"auth", "consumer", "conversation", "domains", "errors", "exchange", "hooks", "protocol", "session", "store"}
     | {"transport", "webhooks", "wire"}
 )
 
-if not TYPE_CHECKING:  # else every misspelt name would pass
+if TYPE_CHECKING:
+    from connector_async._send_result import SendResult
+    from connector_async.auth import AppCredentials, TokenSettings
+    from connector_async.consumer import Consumer, Opening
+    from connector_async.conversation import Conversation
+    from connector_async.errors import (
+        AppTokenRefused,
+        AuthError,
+        BatchRefused,
+        ConfigurationError,
+        ConnectorError,
+        ConsumerTokenRefused,
+        ConversationAlreadyOpen,
+        ConversationClosed,
+        DeadlineExceeded,
+        InvalidSignature,
+        Landed,
+        LocalProtocolError,
+        NotSent,
+        OutcomeUnknown,
+        ProtocolError,
+        QueueFull,
+        RateLimited,
+        RemoteProtocolError,
+        RequestError,
+        RequestRefused,
+        SessionClosed,
+        TokenUnavailable,
+        TransportError,
+        UnknownAccount,
+        UnreadableNotification,
+        WebhookError,
+    )
+    from connector_async.exchange import PendingRequest, Response
+    from connector_async.protocol.retry import Attempt, RetryPolicy
+    from connector_async.session import (
+        Accounts,
+        CloseReport,
+        ConnectorSession,
+        Health,
+        Outcome,
+        OutcomeStatus,
+        OutcomeStream,
+        Outgoing,
+        SessionLimits,
+        SessionStats,
+        Submission,
+    )
+    from connector_async.store import (
+        MemoryStore,
+        PlaintextTokens,
+        PostgresStore,
+        SealedTokens,
+        SqliteStore,
+        Store,
+    )
+    from connector_async.webhooks import Incoming, Router, WebhookApp, WebhookReceiver
+    from connector_async.wire import (
+        AcceptStatus,
+        AcceptStatusEvent,
+        CampaignInfo,
+        ChatState,
+        ChatStateEvent,
+        ClientProperties,
+        ContentEvent,
+        ConversationContext,
+        Feature,
+        RawBody,
+        RichContentEvent,
+        Role,
+        SetUserProfile,
+        TtrType,
+    )
+else:  # type checkers would let every misspelt name pass
+    __getattr__ = _lazily(__name__, _HOMES, _MODULES)
 
-    def __getattr__(name: str) -> object:
-        if name in _MODULES:
-            return _importlib.import_module(f"{__name__}.{name}")
-        home = _MODULE_OF.get(name)
-        if home is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(_importlib.import_module(f"{__name__}.{home}"), name)
-        return value
 
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__, *_MODULES})
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -1,4 +1,4 @@
-"""`import connector_async` loads nothing; each name brings what it needs (PEP 562)."""
+"""`import connector_async` loads nothing; each name brings what it needs, and little else (PEP 562)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import ast
 import inspect
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
 import connector_async
+from connector_async import wire
 
 
 def _loaded_after(statement: str) -> set[str]:
@@ -37,6 +39,23 @@ def test_an_error_class_does_not_load_the_session() -> None:
     assert loaded & {"connector_async.session", "httpx", "cattrs"} == set()
 
 
+def test_what_a_sender_asks_for_does_not_load_what_webhooks_bring() -> None:
+    """Some fifty classes are made only where they are used."""
+    loaded = _loaded_after("from connector_async.wire import Request, PublishEvent, ContentEvent, to_wire")
+    assert "connector_async.wire.requests" in loaded
+    unused = {"conversation", "inspection", "manifest", "metadata", "news", "notifications"}
+    assert loaded & {f"connector_async.wire.{name}" for name in unused} == set()
+    assert loaded & {"cattrs", "difflib"} == set()
+
+
+def test_a_message_that_names_a_class_of_another_module_is_read_by_it() -> None:
+    """Also where nobody has asked for that module yet: the metadata beside a request."""
+    request = {"id": "1", "type": "userprofile.SetUserProfile", "metadata": [{"type": "Answer"}], "body": {}}
+    script = f"from connector_async.wire import parse_request; print(type(parse_request({request}).metadata[0]))"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.strip() == "<class 'connector_async.wire.metadata.Answer'>"
+
+
 def test_modules_are_attributes_without_an_import_of_their_own() -> None:
     """As they were when the package loaded them all."""
     loaded = _loaded_after("import connector_async; connector_async.hooks.Throttled, connector_async.wire.to_wire")
@@ -50,21 +69,18 @@ def test_a_star_import_brings_every_name() -> None:
     assert set(connector_async.__all__) <= set(names)
 
 
-def test_every_name_has_the_home_that_type_checkers_see() -> None:
+@pytest.mark.parametrize("package", [connector_async, wire], ids=lambda package: package.__name__)
+def test_every_name_has_the_home_that_type_checkers_see(package: ModuleType) -> None:
     """The imports for type checkers and the table for the rest say the same."""
-    tree = ast.parse(inspect.getsource(connector_async))
+    tree = ast.parse(inspect.getsource(package))
     checked = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {
         alias.name: node.module for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
-    homes = {
-        name: f"connector_async.{home}"
-        for home, names in connector_async._HOMES.items()  # pyright: ignore[reportPrivateUsage]
-        for name in names
-    }
+    homes = {name: f"{package.__name__}.{home}" for home, names in package._HOMES.items() for name in names.split()}
     assert homes == seen
-    assert {*homes, "__version__"} == set(connector_async.__all__)
-    assert set(homes) <= set(dir(connector_async))
+    assert set(homes) <= set(package.__all__) <= set(dir(package))
+    assert all(getattr(package, name) is getattr(sys.modules[home], name) for name, home in homes.items())
 
 
 def test_a_misspelt_name_is_an_attribute_error() -> None:

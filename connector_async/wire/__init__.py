@@ -6,16 +6,18 @@ and `decode_notification` do the same on bytes. Reading is tolerant: unknown fie
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from connector_async._lazy import lazily as _lazily
 from connector_async.wire._base import Family, Message
+from connector_async.wire._metadata import MetadataItem
 from connector_async.wire.codec import (
     MAX_REQUEST_CHARACTERS,
     Expected,
-    decode_notification,
     decode_request,
     decode_response,
     encode,
     encode_request,
-    parse_notification,
     parse_request,
     parse_response,
     to_wire,
@@ -37,16 +39,7 @@ from connector_async.wire.content import (
     UnknownElement,
 )
 from connector_async.wire.context import CampaignInfo, ClientProperties, ConversationContext
-from connector_async.wire.conversation import (
-    ConversationDetails,
-    ConversationHandler,
-    Csat,
-    Delay,
-    Dialog,
-    Participant,
-    Ttr,
-)
-from connector_async.wire.envelope import MAX_ENCODED_METADATA, Notification, Request, Response
+from connector_async.wire.envelope import MAX_ENCODED_METADATA, Request, Response
 from connector_async.wire.events import (
     FILE,
     MAX_PREVIEW_BYTES,
@@ -76,39 +69,6 @@ from connector_async.wire.fields import (
     UnknownField,
 )
 from connector_async.wire.ids import AccountId, ConversationId, DialogId, ExtConsumerId, RequestId, same_id
-from connector_async.wire.inspection import unknown_fields
-from connector_async.wire.manifest import (
-    AppManifest,
-    BroadcastCapability,
-    Capabilities,
-    EngagementCapability,
-    WebhookEndpoint,
-    WebhookHeader,
-    WebhookRetry,
-    Webhooks,
-    parse_manifest,
-)
-from connector_async.wire.metadata import (
-    ActionReason,
-    Answer,
-    BotResponse,
-    ConnectorAuthenticationResponse,
-    ConnectorPaymentResponse,
-    EscalationSummary,
-    ExternalId,
-    MetadataItem,
-    Question,
-    SocialMessagingEventData,
-    UnknownMetadata,
-)
-from connector_async.wire.notifications import (
-    ConversationChange,
-    ConversationChanges,
-    ConversationResult,
-    MessagingEvent,
-    MessagingEvents,
-    Originator,
-)
 from connector_async.wire.profile import (
     Age,
     AuthenticatedData,
@@ -316,3 +276,73 @@ __all__ = [
     "to_wire",
     "unknown_fields",
 ]
+
+# What sending a message does not need.
+_HOMES = {
+    "conversation": "ConversationDetails ConversationHandler Csat Delay Dialog Participant Ttr",
+    "inspection": "unknown_fields",
+    "manifest": (
+        "AppManifest BroadcastCapability Capabilities EngagementCapability WebhookEndpoint WebhookHeader "
+        "WebhookRetry Webhooks parse_manifest"
+    ),
+    "metadata": (
+        "ActionReason Answer BotResponse ConnectorAuthenticationResponse ConnectorPaymentResponse "
+        "EscalationSummary ExternalId Question SocialMessagingEventData UnknownMetadata"
+    ),
+    "news": "decode_notification parse_notification",
+    "notifications": (
+        "ConversationChange ConversationChanges ConversationResult MessagingEvent MessagingEvents "
+        "Notification Originator"
+    ),
+}
+
+if TYPE_CHECKING:
+    from connector_async.wire.conversation import (
+        ConversationDetails,
+        ConversationHandler,
+        Csat,
+        Delay,
+        Dialog,
+        Participant,
+        Ttr,
+    )
+    from connector_async.wire.inspection import unknown_fields
+    from connector_async.wire.manifest import (
+        AppManifest,
+        BroadcastCapability,
+        Capabilities,
+        EngagementCapability,
+        WebhookEndpoint,
+        WebhookHeader,
+        WebhookRetry,
+        Webhooks,
+        parse_manifest,
+    )
+    from connector_async.wire.metadata import (
+        ActionReason,
+        Answer,
+        BotResponse,
+        ConnectorAuthenticationResponse,
+        ConnectorPaymentResponse,
+        EscalationSummary,
+        ExternalId,
+        Question,
+        SocialMessagingEventData,
+        UnknownMetadata,
+    )
+    from connector_async.wire.news import decode_notification, parse_notification
+    from connector_async.wire.notifications import (
+        ConversationChange,
+        ConversationChanges,
+        ConversationResult,
+        MessagingEvent,
+        MessagingEvents,
+        Notification,
+        Originator,
+    )
+else:  # type checkers would let every misspelt name pass
+    __getattr__ = _lazily(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -118,11 +118,13 @@ class Family(Message):
         KEY: The name of that field.
         TYPE: Its value for this class; empty in the base of a family and in the class for unknown kinds.
         KINDS: Its values, for a class that stands for several and keeps which in an attribute.
+        HOME: The module of the members, which reading imports, where it is not that of the base.
     """
 
     KEY: ClassVar[str] = "type"
     TYPE: ClassVar[str] = ""
     KINDS: ClassVar[tuple[str, ...]] = ()
+    HOME: ClassVar[str] = ""
 
     @property
     def wire_type(self) -> str:

@@ -9,6 +9,7 @@ import took a twelfth of that of httpx.
 
 from __future__ import annotations
 
+import importlib
 import operator
 import types
 import typing
@@ -148,6 +149,8 @@ def _family_reader(base: type[Family]) -> Reader:
 
     def learn() -> None:
         # Late, because the members of a family are defined after its base and may hold the family themselves.
+        if base.HOME:
+            importlib.import_module(base.HOME)
         for cls in _descendants(base):
             if not _kinds_of(cls):
                 unknown[:] = [readers[cls]]

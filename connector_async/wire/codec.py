@@ -17,7 +17,7 @@ from connector_async.errors import LocalProtocolError, RemoteProtocolError
 from connector_async.wire._base import Message
 from connector_async.wire._converter import makers, read_as, readers, writers
 from connector_async.wire._reading import Malformed, is_array, is_mapping, is_object
-from connector_async.wire.envelope import Notification, Request, Response, class_by_shape
+from connector_async.wire.envelope import Request, Response, class_by_shape
 from connector_async.wire.events import ContentEvent, Event
 from connector_async.wire.requests import ConsumerRequestConversation, PublishEvent, RequestBody, SetUserProfile
 from connector_async.wire.responses import EventPublished
@@ -25,13 +25,13 @@ from connector_async.wire.responses import EventPublished
 __all__ = [
     "MAX_REQUEST_CHARACTERS",
     "Expected",
-    "decode_notification",
     "decode_request",
     "decode_response",
     "encode",
     "encode_request",
+    "load",
     "main_event",
-    "parse_notification",
+    "one_or_many",
     "parse_request",
     "parse_response",
     "request_of",
@@ -55,7 +55,7 @@ def parse_request(obj: Any) -> Request[Any] | list[Request[Any]]:
     Raises:
         RemoteProtocolError: It is no request; the message says where and why, and shows no value.
     """
-    requests: Request[Any] | list[Request[Any]] = read_as("request", _one_or_many, obj, Request)
+    requests: Request[Any] | list[Request[Any]] = read_as("request", one_or_many, obj, Request)
     return requests
 
 
@@ -74,16 +74,6 @@ def parse_response(obj: Any, expected: Expected = None) -> Response[Any] | list[
     return _parse_answer(obj, _expected_at(0, obj, expected))
 
 
-def parse_notification(obj: Any) -> Notification[Any] | list[Notification[Any]]:
-    """Read a notification, or a list of them, from a JSON value.
-
-    Raises:
-        RemoteProtocolError: It is no notification; the message says where and why, and shows no value.
-    """
-    news: Notification[Any] | list[Notification[Any]] = read_as("notification", _one_or_many, obj, Notification)
-    return news
-
-
 @overload
 def to_wire(message: Message) -> dict[str, Any]: ...
 @overload
@@ -95,7 +85,8 @@ def to_wire(message: Message | Iterable[Message]) -> Any:
     return [writers[item.__class__](item) for item in message]
 
 
-def _one_or_many(obj: Any, cls: type[Message]) -> Any:
+def one_or_many(obj: Any, cls: type[Message]) -> Any:
+    """Read one message of a class, or a list of them."""
     read = readers[cls]
     if obj.__class__ is dict:  # nearly always, and the quickest to tell
         return read(obj)
@@ -231,7 +222,7 @@ def _check_length(raw: bytes) -> None:
         )
 
 
-def _load(what: str, raw: bytes | bytearray | memoryview) -> Any:
+def load(what: str, raw: bytes | bytearray | memoryview) -> Any:
     """Read strict JSON: UTF-8 without a mark, no NaN, no half surrogates, at most 1,024 levels."""
     try:
         return orjson.loads(raw)
@@ -250,18 +241,7 @@ def decode_request(raw: bytes) -> Request[Any] | list[Request[Any]]:
     Raises:
         RemoteProtocolError: It is no JSON, or no request.
     """
-    return parse_request(_load("request", raw))
-
-
-def decode_notification(raw: bytes) -> Notification[Any]:
-    """Read the body of a webhook delivery.
-
-    Raises:
-        RemoteProtocolError: It is no JSON, or not one notification.
-    """
-    obj = _load("notification", raw)
-    notification: Notification[Any] = read_as("notification", readers[Notification], obj)
-    return notification
+    return parse_request(load("request", raw))
 
 
 def decode_response(raw: bytes, expected: Expected = None) -> Response[Any] | list[Response[Any]]:
@@ -278,7 +258,7 @@ def decode_response(raw: bytes, expected: Expected = None) -> Response[Any] | li
     Raises:
         RemoteProtocolError: It is no JSON, no answer, or not one to what was asked.
     """
-    obj = _load("response", raw)
+    obj = load("response", raw)
     if (expected is PublishEvent or expected is None) and (published := _read_published(obj, raw)) is not None:
         return published
     if raw.count(b":") != _members(obj) or _LONG_NUMBER.search(raw):

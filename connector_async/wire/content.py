@@ -17,8 +17,8 @@ import orjson
 from connector_async.wire._base import Family, Message
 from connector_async.wire._checks import at_most, instance, maybe, number, text, whole
 from connector_async.wire._converter import readers
+from connector_async.wire._metadata import MetadataItem, as_metadata
 from connector_async.wire._reading import ABSENT, Malformed
-from connector_async.wire.metadata import MetadataItem, as_metadata
 
 __all__ = [
     "Action",

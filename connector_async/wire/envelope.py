@@ -1,4 +1,4 @@
-"""The three envelopes: request, response, notification. A batch is a list of them.
+"""The envelopes of requests and answers; a batch is a list of them. That of webhooks is in `notifications`.
 
 Source: Connector API, "Overview" (request and response JSON).
 """
@@ -14,11 +14,9 @@ import attrs
 from connector_async.wire._base import Message
 from connector_async.wire._checks import instance, maybe, request_id, text
 from connector_async.wire._converter import readers
+from connector_async.wire._metadata import MetadataItem, as_metadata
 from connector_async.wire._reading import ABSENT, Malformed, is_object
 from connector_async.wire.ids import same_id
-from connector_async.wire.metadata import MetadataItem, as_metadata
-from connector_async.wire.notifications import BODIES as NEWS_BODIES
-from connector_async.wire.notifications import ConversationChanges, MessagingEvents
 from connector_async.wire.requests import RequestBody, read_body
 from connector_async.wire.responses import (
     Confirmation,
@@ -29,11 +27,10 @@ from connector_async.wire.responses import (
     normalize_code,
 )
 
-__all__ = ["MAX_ENCODED_METADATA", "Notification", "Request", "Response", "class_by_shape"]
+__all__ = ["MAX_ENCODED_METADATA", "Request", "Response", "class_by_shape"]
 
 B_co = TypeVar("B_co", bound="RequestBody[Any]", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
-N_co = TypeVar("N_co", covariant=True)
 
 MAX_ENCODED_METADATA: Final = 5 * 1024  # bytes of base64 (third-party bots: encodedMetadata, "5 kB")
 
@@ -165,32 +162,3 @@ class Response(Message, Generic[R_co]):
     def answers(self, request: int | str) -> bool:
         """Whether this answers the request with that id, compared as text."""
         return same_id(self.req_id, request)
-
-
-def _read_news(raw: Any, source: Mapping[str, Any], _arg: object) -> object:
-    kind = source.get("type")
-    cls = NEWS_BODIES.get(kind) if isinstance(kind, str) else None
-    return _as_it_is(raw) if cls is None else readers[cls](raw if raw is not ABSENT else {})
-
-
-def _type_of_news(notification: Notification[Any]) -> str:
-    body: Any = notification.body
-    if isinstance(body, MessagingEvents | ConversationChanges):
-        return body.TYPE
-    msg = "Notification.type must be given with a body that is no class of ours"
-    raise TypeError(msg)
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Notification(Message, Generic[N_co]):
-    """One notification, as a webhook brings it.
-
-    Attributes:
-        body: `MessagingEvents` or `ConversationChanges`; for other types the JSON value as it came.
-        type: The wire type.
-        kind: `notification`.
-    """
-
-    body: N_co = attrs.field(metadata={"read": _read_news})
-    type: str = attrs.field(default=attrs.Factory(_type_of_news, takes_self=True), metadata={"required": True})
-    kind: str = "notification"

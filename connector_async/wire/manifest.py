@@ -9,7 +9,6 @@ Source: Connector API, "Getting started" and "Webhooks: configuration".
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -307,6 +306,8 @@ def _problems(message: Message) -> Iterator[str]:
 
 
 def _wrong_event(name: str) -> str:
+    from difflib import get_close_matches
+
     near = get_close_matches(name, [event.value for event in WebhookEvent], n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"Webhooks: {name} is no event, or its endpoint cannot be read{hint}"

@@ -5,15 +5,13 @@ The list is open: an item of a new type is an `UnknownMetadata` with all its fie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import attrs
 
-from connector_async.errors import RemoteProtocolError
-from connector_async.wire._base import Family
 from connector_async.wire._checks import at_most, identifier, mappings, maybe, text, texts, things, truth
-from connector_async.wire._converter import read_as, readers
+from connector_async.wire._metadata import MetadataItem
 
 __all__ = [
     "ActionReason",
@@ -27,15 +25,7 @@ __all__ = [
     "Question",
     "SocialMessagingEventData",
     "UnknownMetadata",
-    "as_metadata",
 ]
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class MetadataItem(Family):
-    """Base of all items; `type` says which one it is."""
-
-    KEY: ClassVar[str] = "type"
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -153,22 +143,3 @@ class UnknownMetadata(MetadataItem):
     def wire_type(self) -> str:
         """The type that it came with."""
         return self.type or ""
-
-
-def as_metadata(items: Iterable[MetadataItem | Mapping[str, object]] | None) -> tuple[MetadataItem, ...] | None:
-    """Take typed items and plain mappings alike; a mapping needs a `type`.
-
-    Raises:
-        ValueError: A mapping cannot be an item.
-    """
-    if items is None:
-        return None
-    return tuple([item if isinstance(item, MetadataItem) else _typed(item) for item in items])
-
-
-def _typed(item: Any) -> MetadataItem:
-    try:
-        typed: MetadataItem = read_as("metadata item", readers[MetadataItem], item)
-    except RemoteProtocolError as error:
-        raise ValueError(str(error)) from error
-    return typed

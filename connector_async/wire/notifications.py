@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import attrs
 
 from connector_async.wire._base import Message
+from connector_async.wire._converter import readers
+from connector_async.wire._metadata import MetadataItem, as_metadata
+from connector_async.wire._reading import ABSENT
 from connector_async.wire.context import ClientProperties
 from connector_async.wire.conversation import (
     ConversationDetails,
@@ -23,7 +26,6 @@ from connector_async.wire.conversation import (
 )
 from connector_async.wire.events import ContentEvent, Event
 from connector_async.wire.ids import ConversationId, DialogId
-from connector_async.wire.metadata import MetadataItem, as_metadata
 from connector_async.wire.vocabulary import MessageAudience, Role
 
 __all__ = [
@@ -32,8 +34,11 @@ __all__ = [
     "ConversationResult",
     "MessagingEvent",
     "MessagingEvents",
+    "Notification",
     "Originator",
 ]
+
+N_co = TypeVar("N_co", covariant=True)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -250,3 +255,34 @@ BODIES: Final[Mapping[str, type[MessagingEvents | ConversationChanges]]] = {
     MessagingEvents.TYPE: MessagingEvents,
     ConversationChanges.TYPE: ConversationChanges,
 }
+
+
+def _read_news(raw: Any, source: Mapping[str, Any], _arg: object) -> object:
+    kind = source.get("type")
+    cls = BODIES.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        return None if raw is ABSENT else raw
+    return readers[cls](raw if raw is not ABSENT else {})
+
+
+def _type_of_news(notification: Notification[Any]) -> str:
+    body: Any = notification.body
+    if isinstance(body, MessagingEvents | ConversationChanges):
+        return body.TYPE
+    msg = "Notification.type must be given with a body that is no class of ours"
+    raise TypeError(msg)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Notification(Message, Generic[N_co]):
+    """One notification, as a webhook brings it.
+
+    Attributes:
+        body: `MessagingEvents` or `ConversationChanges`; for other types the JSON value as it came.
+        type: The wire type.
+        kind: `notification`.
+    """
+
+    body: N_co = attrs.field(metadata={"read": _read_news})
+    type: str = attrs.field(default=attrs.Factory(_type_of_news, takes_self=True), metadata={"required": True})
+    kind: str = "notification"
