@@ -20,6 +20,7 @@ from connector_async.errors import (
     ConversationClosed,
     DeadlineExceeded,
     Landed,
+    OutcomeUnknown,
     RequestError,
 )
 from connector_async.exchange import Response
@@ -248,9 +249,18 @@ class Consumer:
         self, opened: Response[ConversationCreated], properties: ClientPropertiesHeader | None
     ) -> Conversation:
         conversation_id = str(opened.body.conversation_id)
-        conversation = self._register.conversation(
-            conversation_id, self, properties=properties, opened_at=self._desk.clock.time()
-        )
+        try:
+            conversation = self._register.conversation(
+                conversation_id, self, properties=properties, opened_at=self._desk.clock.time()
+            )
+        except ValueError as error:
+            raise OutcomeUnknown(
+                "the cloud opened a conversation under an id that cannot be used",
+                request_id=opened.request_id,
+                type=ConsumerRequestConversation.TYPE,
+                status=opened.status,
+                attempts=opened.attempts,
+            ) from error
         self._register.adopt(conversation)
         record = ConversationRecord(
             account_id=self._desk.account_id,

@@ -133,6 +133,7 @@ class Lifecycle:
         self._known_credentials: AppCredentials | None = None
         self._state: Literal["new", "entering", "open", "closing", "closed"] = "new"
         self._life: AbstractAsyncContextManager[None] | None = None
+        self._entered_by = 0
         self._parts: Parts | None = None
         self._handles = Handles(
             self._settings.account_id,
@@ -180,6 +181,7 @@ class Lifecycle:
                 f"this session is {self._state}: a session is entered once, in one event loop; build another"
             )
         self._state = "entering"
+        self._entered_by = anyio.get_current_task().id
         self._life = self._live()
         await self._life.__aenter__()
         return self
@@ -187,8 +189,18 @@ class Lifecycle:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        life, self._life = self._life, None
-        return None if life is None else await life.__aexit__(exc_type, exc, traceback)
+        life = self._life
+        if life is None:
+            return None
+        if anyio.get_current_task().id != self._entered_by:
+            # A task group ends in its own task; trying it here would cancel that one's other work too.
+            await self.aclose()
+            raise RuntimeError(
+                "a session must be left by the task that entered it: it is closed, but its task group cannot end "
+                "here (fixtures of pytest-asyncio are left by another task, those of anyio's plugin are not)"
+            )
+        self._life = None
+        return await life.__aexit__(exc_type, exc, traceback)
 
     @asynccontextmanager
     async def _live(self) -> AsyncGenerator[None]:

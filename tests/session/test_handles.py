@@ -51,6 +51,8 @@ from connector_async.wire import (
     UpdateConversationField,
 )
 from tests.backends import ASYNCIO
+from tests.doubles import Post, answer
+from tests.session.rig import FakeCloud, session_over
 
 pytestmark = pytest.mark.anyio
 
@@ -540,3 +542,36 @@ async def test_a_request_for_a_url_can_be_made_alone() -> None:
         response = await session.request(GenerateURLForUploadFile(1000, "PNG"), consumer="customer")
         assert response.body.relative_path.startswith("/")
         assert AcceptStatusEvent is not None
+
+
+async def test_a_block_that_reads_a_file_raises_what_it_raised() -> None:
+    """An error of httpx that is the caller's own is not one of the storage."""
+    async with connected(sandbox={"in_process": False}) as (cloud, session):
+        conversation = await session.consumer("customer").open_conversation()
+        await conversation.send_file(PNG)
+        with pytest.raises(httpx.ConnectError, match="mine"):
+            async with conversation.download_file(_last_file(cloud, conversation)):
+                raise httpx.ConnectError("mine")
+
+
+@pytest.mark.parametrize("conversation_id", ["", "x" * 65])
+async def test_a_conversation_under_an_unusable_id_may_have_been_opened(conversation_id: str) -> None:
+    """Nobody can speak in it; an error of ours says so."""
+
+    async def odd(post: Post) -> Any:
+        profile, opening = post.json
+        return answer(
+            200,
+            [
+                {"code": "OK", "body": {"msg": "done"}, "reqId": profile["id"]},
+                {"code": "OK", "body": {"conversationId": conversation_id}, "reqId": opening["id"]},
+            ],
+        )
+
+    cloud = FakeCloud()
+    cloud.on_message = odd
+    async with session_over(cloud) as session:
+        with pytest.raises(OutcomeUnknown, match="an id that cannot be used") as caught:
+            await session.consumer("customer").open_conversation()
+    assert caught.value.request_id
+    assert caught.value.attempts

@@ -381,3 +381,22 @@ async def test_c23_sessions_come_and_go_without_growth() -> None:
     finally:
         tracemalloc.stop()
     assert grown < 4 * 2**20 / 5, f"{grown} bytes for 200 sessions"
+
+
+async def test_a_session_that_another_task_leaves_is_closed_and_says_why() -> None:
+    """Its task group can only end in its own task; tried elsewhere, it cancelled what that was doing."""
+    cloud = FakeCloud()
+    session = session_over(cloud)
+    await session.__aenter__()
+    conversation = await session.consumer("customer").open_conversation()
+
+    async def leave() -> None:
+        with pytest.raises(RuntimeError, match="left by the task that entered it"):
+            await session.__aexit__(None, None, None)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leave)
+        await anyio.sleep(1)  # nobody cancels this
+    with pytest.raises(SessionClosed):
+        await conversation.send_text("hello")
+    await session.__aexit__(None, None, None)
