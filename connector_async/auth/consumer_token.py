@@ -31,45 +31,20 @@ from connector_async.store.base import ConsumerRecord, Store
 from connector_async.transport.base import Answer, Headers, Target, Transport
 from connector_async.wire._reading import is_object
 
-__all__ = ["ConsumerToken", "ConsumerTokens"]
+__all__ = ["ConsumerTokens"]
 
 logger = logging.getLogger("connector_async.auth")
 
 _TIMEOUT = 15.0
 _RENEWAL_INTERVAL = 30.0  # a consumer acting on another's conversation is refused each time: do not ask each time
 _MAX_FETCHES = 64
-_HEADER = "X-LP-ON-BEHALF"
 _NEVER = float("-inf")
-
-
-class ConsumerToken:
-    """The ConsumerJWS of one consumer.
-
-    Kept once: the header is made of it for each message, since a second copy for every silent consumer costs more
-    than joining two texts.
-
-    Raises:
-        LocalProtocolError: It has characters that no header may have.
-    """
-
-    __slots__ = ("renewed_at", "value")
-
-    def __init__(self, value: str) -> None:
-        Headers([(_HEADER, value)])  # refuses what does not fit
-        self.value = value
-        self.renewed_at = _NEVER
-
-    @property
-    def line(self) -> bytes:
-        """The header line, with its end."""
-        return f"{_HEADER}: {self.value}\r\n".encode("ascii")
-
-    def __repr__(self) -> str:
-        return "ConsumerToken()"
 
 
 class ConsumerTokens:
     """The tokens of one account's consumers: the most recently used in memory, all of them in the store.
+
+    A token is the text that `is_token` has passed: it may stand in a header as it is.
 
     Source: Connector API, authorization (ConsumerJWS; status 201; 401 when the AppJWT is not valid).
     """
@@ -97,21 +72,22 @@ class ConsumerTokens:
         self._flights = flights
         self._max_cached = max_cached
         self._suspect = suspect
-        self._cache: OrderedDict[str, ConsumerToken] = OrderedDict()
+        self._cache: OrderedDict[str, str] = OrderedDict()
+        self._renewed: OrderedDict[str, float] = OrderedDict()
         self._limit = anyio.Semaphore(_MAX_FETCHES)
         self._target: tuple[str, Target] | None = None
         self._headers: tuple[int, Headers] | None = None
         self.fetched = 0
         """How many tokens were fetched from the identity service."""
 
-    def known(self, ext_consumer_id: str) -> ConsumerToken | None:
+    def known(self, ext_consumer_id: str) -> str | None:
         """The token, if it is in memory."""
         token = self._cache.get(ext_consumer_id)
         if token is not None:
             self._cache.move_to_end(ext_consumer_id)
         return token
 
-    async def get(self, ext_consumer_id: str) -> ConsumerToken:
+    async def get(self, ext_consumer_id: str) -> str:
         """The token, from memory, the store or the identity service. Safe to cancel; others keep waiting.
 
         Raises:
@@ -127,9 +103,9 @@ class ConsumerTokens:
     def learn(self, record: ConsumerRecord) -> None:
         """Take up a token that was read from the store together with something else; one in memory stays."""
         if record.ext_consumer_id not in self._cache and is_token(record.token):
-            self._keep(record.ext_consumer_id, ConsumerToken(record.token))
+            self._keep(record.ext_consumer_id, record.token)
 
-    async def renew(self, ext_consumer_id: str, refused: ConsumerToken) -> ConsumerToken:
+    async def renew(self, ext_consumer_id: str, refused: str) -> str:
         """A token other than the refused one.
 
         Raises:
@@ -138,7 +114,7 @@ class ConsumerTokens:
             TokenUnavailable, AuthError: As `get`.
         """
         current = self.known(ext_consumer_id)
-        if current is not None and current is not refused:
+        if current is not None and current != refused:
             return current
         # All that came back with this token wait for one renewal, and take what comes of it.
         return await self._flights.run(("consumer!", ext_consumer_id), lambda: self._renew(ext_consumer_id, refused))
@@ -152,16 +128,22 @@ class ConsumerTokens:
         if self._target is not None:
             self._transport.abort(self._target[1])
 
-    async def _renew(self, ext_consumer_id: str, refused: ConsumerToken) -> ConsumerToken:
-        if self._clock.time() - refused.renewed_at < _RENEWAL_INTERVAL:
+    async def _renew(self, ext_consumer_id: str, refused: str) -> str:
+        if self._clock.time() - self._renewed.get(ext_consumer_id, _NEVER) < _RENEWAL_INTERVAL:
             raise ConsumerTokenRefused("a freshly fetched ConsumerJWS was refused")
         token = await self._fetch(ext_consumer_id)
-        token.renewed_at = refused.renewed_at = self._clock.time()
-        if token.value == refused.value:
+        self._note_renewal(ext_consumer_id)
+        if token == refused:
             raise ConsumerTokenRefused("the ConsumerJWS was refused, and the identity service gives the same again")
         return token
 
-    async def _load(self, ext_consumer_id: str) -> ConsumerToken:
+    def _note_renewal(self, ext_consumer_id: str) -> None:
+        now = self._renewed[ext_consumer_id] = self._clock.time()
+        self._renewed.move_to_end(ext_consumer_id)
+        while now - next(iter(self._renewed.values())) >= _RENEWAL_INTERVAL:
+            self._renewed.popitem(last=False)
+
+    async def _load(self, ext_consumer_id: str) -> str:
         try:
             record = await self._store.get_consumer(self._account_id, ext_consumer_id)
         except Exception:
@@ -169,10 +151,10 @@ class ConsumerTokens:
             logger.exception("the store did not give a ConsumerJWS")
             record = None
         if record is not None and is_token(record.token):
-            return self._keep(ext_consumer_id, ConsumerToken(record.token))
+            return self._keep(ext_consumer_id, record.token)
         return await self._fetch(ext_consumer_id)
 
-    async def _fetch(self, ext_consumer_id: str) -> ConsumerToken:
+    async def _fetch(self, ext_consumer_id: str) -> str:
         try:
             body = orjson.dumps({"ext_consumer_id": ext_consumer_id})
         except TypeError:
@@ -181,10 +163,9 @@ class ConsumerTokens:
             answer = await self._ask(body)
         if answer.status >= 300:
             raise _refused(answer, ext_consumer_id)
-        value = _read(answer)
+        token = self._keep(ext_consumer_id, _read(answer))
         self.fetched += 1
-        token = self._keep(ext_consumer_id, ConsumerToken(value))
-        await self._remember(ext_consumer_id, value)
+        await self._remember(ext_consumer_id, token)
         return token
 
     async def _ask(self, body: bytes) -> Answer:
@@ -197,8 +178,8 @@ class ConsumerTokens:
         certain = _error_code(answer) in APP_TOKEN_CODES
         return await self._post(await self._keeper.renew(app_token.generation, certain=certain), body)
 
-    async def _remember(self, ext_consumer_id: str, value: str) -> None:
-        found: object = read_claims(value).get("lp_consumer_id")
+    async def _remember(self, ext_consumer_id: str, token: str) -> None:
+        found: object = read_claims(token).get("lp_consumer_id")
         lp_consumer_id = found if isinstance(found, str) else None
         try:
             if lp_consumer_id is None:
@@ -210,7 +191,7 @@ class ConsumerTokens:
                     account_id=self._account_id,
                     ext_consumer_id=ext_consumer_id,
                     lp_consumer_id=lp_consumer_id,
-                    token=value,
+                    token=token,
                 )
             )
         except Exception:
@@ -233,7 +214,7 @@ class ConsumerTokens:
             self._target = (base, Target(base, self._path))
         return self._target[1]
 
-    def _keep(self, ext_consumer_id: str, token: ConsumerToken) -> ConsumerToken:
+    def _keep(self, ext_consumer_id: str, token: str) -> str:
         self._cache[ext_consumer_id] = token
         self._cache.move_to_end(ext_consumer_id)
         if len(self._cache) > self._max_cached:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from connector_async.auth import AppToken, ConsumerToken, ConsumerTokens, TokenKeeper
+from connector_async.auth import AppToken, ConsumerTokens, TokenKeeper
 from connector_async.auth._codes import APP_TOKEN_CODES, CONSUMER_TOKEN_CODES
 from connector_async.domains import Domains
 from connector_async.errors import AppTokenRefused, ConsumerTokenRefused
@@ -23,7 +23,10 @@ class Ready(NamedTuple):
     target: Target
     headers: Headers
     app_token: AppToken
-    consumer_token: ConsumerToken
+    consumer_token: str
+
+    def __repr__(self) -> str:
+        return f"Ready({self.target!r})"
 
 
 class Authorizer:
@@ -53,7 +56,8 @@ class Authorizer:
             # The bare token: the token service calls it a Bearer, every page of the API sends it without.
             headers = Headers([("Authorization", app_token.value), ("Content-Type", "application/json")])
             self._app_headers = (app_token, headers)
-        block = self._app_headers[1].block + consumer_token.line
+        # Made for each message: kept for every silent consumer it would take as much again as the token.
+        block = self._app_headers[1].block + f"X-LP-ON-BEHALF: {consumer_token}\r\n".encode("ascii")
         if call.properties is not None:
             block += call.properties.block
         return Ready(cached[1], Headers.of_block(block), app_token, consumer_token)

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import attrs
 
 from connector_async._concurrency import Slot
-from connector_async.auth import ConsumerToken
 from connector_async.errors import NotSent
 from connector_async.protocol.lanes import Priority, Ticket
 from connector_async.protocol.retry import Attempt, RetryPolicy
@@ -132,7 +131,7 @@ class Call(Ticket):
         self.properties = properties
         self.prior_attempts = prior_attempts
         self.proof = proof
-        self.consumer_token: ConsumerToken | None = None
+        self.consumer_token: str | None = None
         self.admitted_at = self.answered_at = self.deadline = 0.0
         self.stage = _QUEUED
         self.slot: Slot | None = None

@@ -35,7 +35,8 @@ class SessionLimits:
         max_in_flight: Most requests between their first byte and their answer.
         max_queue: Most requests that wait for their turn; one more ends with QueueFull.
         rate: Most requests started per second; None for no limit.
-        max_cached_consumers: Most ConsumerJWS kept in memory; the store keeps all.
+        max_cached_consumers: Most consumers whose ConsumerJWS and open conversation are kept in memory; the store
+            keeps all.
         max_handlers: Most webhook handlers that run at once.
 
     Raises:

@@ -6,7 +6,6 @@ import anyio
 import attrs
 import pytest
 
-from connector_async.auth import ConsumerToken
 from connector_async.errors import (
     AppTokenRefused,
     AuthError,
@@ -30,7 +29,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_token_is_fetched_at_first_use_and_once_however_many_ask() -> None:
     """Decision of issue 2, item 4."""
     async with rig(FakeCloud(latency=1.0)) as r:
-        tokens: list[ConsumerToken] = []
+        tokens: list[str] = []
 
         async def ask() -> None:
             tokens.append(await r.consumers.get("c1"))
@@ -68,7 +67,7 @@ async def test_memory_is_bounded_and_the_store_has_the_rest() -> None:
             await r.consumers.get(name)
         assert r.consumers.known("a") is not None
         assert r.consumers.known("b") is None
-        assert (await r.consumers.get("b")).value == "jws.b"
+        assert await r.consumers.get("b") == "jws.b"
         assert r.consumers.fetched == 3
         r.consumers.forget("a")
         r.consumers.forget("never seen")
@@ -169,7 +168,7 @@ async def test_a_token_from_the_store_that_cannot_be_one_is_fetched_anew() -> No
             ConsumerRecord(account_id="12345678", ext_consumer_id=name, lp_consumer_id=None, token=value)
         )
     async with rig(store=store) as r:
-        values = [(await r.consumers.get(name)).value for name in ("c1", "c2", "c3")]
+        values = [await r.consumers.get(name) for name in ("c1", "c2", "c3")]
         assert values == ["jws.c1", "jws.c2", "jws.stored"]
         assert r.consumers.fetched == 2
 
@@ -179,7 +178,7 @@ async def test_a_401_of_the_identity_service_renews_the_app_token_once() -> None
     async with rig() as r:
         await r.consumers.get("c1")
         r.cloud.revoke()
-        assert (await r.consumers.get("c2")).value == "jws.c2"
+        assert await r.consumers.get("c2") == "jws.c2"
         assert len(r.cloud.token_posts) == 2
 
 
@@ -258,13 +257,13 @@ async def test_all_that_came_back_with_a_bad_token_share_one_renewal() -> None:
         got: list[str] = []
 
         async def renew() -> None:
-            got.append((await r.consumers.renew("c1", bad)).value)
+            got.append(await r.consumers.renew("c1", bad))
 
         async with anyio.create_task_group() as tasks:
             for _ in range(10):
                 tasks.start_soon(renew)
         assert got == ["jws.new-0"] * 10
-        assert (await r.consumers.renew("c1", bad)).value == "jws.new-0"
+        assert await r.consumers.renew("c1", bad) == "jws.new-0"
         assert r.consumers.fetched == 2
 
 
@@ -286,6 +285,32 @@ async def test_the_same_token_again_is_a_refusal_and_is_not_asked_for_within_30_
         with pytest.raises(ConsumerTokenRefused, match="the same again"):
             await r.consumers.renew("c1", current)
         assert len(r.cloud.consumer_posts) == fetched + 1
+
+
+async def test_the_30_seconds_are_counted_for_each_consumer() -> None:
+    """What lies further back is forgotten, however many were renewed."""
+    async with rig() as r:
+        tokens = {name: await r.consumers.get(name) for name in ("c1", "c2", "c3")}
+        asked: list[str] = []
+
+        async def renew(name: str, expected: str) -> None:
+            with pytest.raises(ConsumerTokenRefused, match=expected):
+                await r.consumers.renew(name, tokens[name])
+            asked.append(f"{name}: {len(r.cloud.consumer_posts)}")
+
+        await renew("c1", "the same again")
+        await anyio.sleep(20.0)
+        await renew("c2", "the same again")
+        await renew("c1", "freshly fetched")
+        await anyio.sleep(11.0)
+        await renew("c2", "freshly fetched")
+        await renew("c1", "the same again")
+        await anyio.sleep(20.0)
+        await renew("c2", "the same again")
+        await anyio.sleep(31.0)
+        await renew("c3", "the same again")
+        await renew("c1", "the same again")
+        assert asked == ["c1: 4", "c2: 5", "c1: 5", "c2: 5", "c1: 6", "c2: 7", "c3: 8", "c1: 9"]
 
 
 async def test_a_renewal_that_found_nobody_may_be_tried_again_at_once() -> None:
@@ -346,8 +371,3 @@ async def test_a_second_401_with_the_code_of_the_app_token_is_an_error_and_no_lo
         with pytest.raises(AppTokenRefused, match="freshly renewed AppJWT"):
             await r.consumers.get("c1")
         assert (len(r.cloud.consumer_posts), len(r.cloud.token_posts)) == (2, 2)
-
-
-def test_a_token_shows_nothing_of_itself() -> None:
-    """S1."""
-    assert_canary_absent(ConsumerToken(f"{CANARY}-token"))
