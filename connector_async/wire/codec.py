@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar, cast, overload
 
 import orjson
 
+from connector_async._arguments import check_kind
 from connector_async.errors import LocalProtocolError, RemoteProtocolError
 from connector_async.wire._base import Message
 from connector_async.wire._converter import makers, read_as, readers, writers
@@ -79,10 +80,24 @@ def to_wire(message: Message) -> dict[str, Any]: ...
 @overload
 def to_wire(message: Iterable[Message]) -> list[dict[str, Any]]: ...
 def to_wire(message: Message | Iterable[Message]) -> Any:
-    """Write a message, or a batch, as a JSON value; what was parsed comes out exactly as it came in."""
-    if isinstance(message, Message):
-        return writers[message.__class__](message)
-    return [writers[item.__class__](item) for item in message]
+    """Write a message, or a batch, as a JSON value; what was parsed comes out exactly as it came in.
+
+    Raises:
+        LocalProtocolError: It holds a value that is nested too deeply to be written.
+        TypeError: It is no message.
+    """
+    try:
+        if isinstance(message, Message):
+            return writers[message.__class__](message)
+        return [_written(item) for item in message]
+    except RecursionError:
+        raise LocalProtocolError("the message is nested too deeply to be written") from None
+
+
+def _written(item: Message) -> dict[str, Any]:
+    check_kind("each item of a batch", item, Message, "a message of `connector_async.wire`")
+    written: dict[str, Any] = writers[item.__class__](item)
+    return written
 
 
 def one_or_many(obj: Any, cls: type[Message]) -> Any:

@@ -30,6 +30,7 @@ from connector_async.wire import (
     decode_response,
     encode,
     encode_request,
+    parse_request,
     parse_response,
     to_wire,
 )
@@ -281,3 +282,25 @@ def test_shortest_way_and_general_way_agree(obj: dict[str, Any]) -> None:
     for expected in (PublishEvent, None):
         assert decode_response(raw, expected) == parse_response(obj, expected)
         assert to_wire(decode_response(raw, expected)) == obj
+
+
+def test_what_is_nested_too_deeply_is_not_written() -> None:
+    """C17, on the way out: a body that nobody knows is kept as it came, however deep that is."""
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = [deep]
+    parsed: list[Any] = [
+        parse_response({"code": "OK", "body": deep}),
+        parse_request({"id": "1", "type": "x", "body": deep}),
+    ]
+    for message in parsed:
+        with pytest.raises(LocalProtocolError, match="nested too deeply"):
+            to_wire(message)
+        with pytest.raises(LocalProtocolError, match="nested too deeply"):
+            to_wire([message])
+
+
+def test_what_is_no_message_is_not_written() -> None:
+    items: Any = [{"kind": "req"}]
+    with pytest.raises(TypeError, match=r"a message of `connector_async\.wire`, not dict"):
+        to_wire(items)
