@@ -89,6 +89,9 @@ class _Stream(Generic[Item]):
     def see(self, sequence: int) -> None:
         """Remember a number; the ranges that it joins become one."""
         at = bisect_right(self.seen, (sequence, _INFINITE))
+        if at > 0 and self.seen[at - 1][1] >= sequence:
+            # A second try: another range within this one would hide what lies above it.
+            return
         low = high = sequence
         if at < len(self.seen) and self.seen[at][0] == sequence + 1:
             high = self.seen.pop(at)[1]
@@ -160,7 +163,7 @@ class Inbox(Generic[Item]):
         """
         key = (conversation_id, dialog_id)
         stream, evicted = self._stream(key)
-        if sequence == stream.next and not stream.held and not stream.has_seen(sequence):
+        if sequence == stream.next and not stream.held:
             # Nearly all come in their turn, with nothing before them or behind.
             stream.see(sequence)
             stream.next = sequence + 1
