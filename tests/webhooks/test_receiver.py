@@ -21,6 +21,7 @@ from connector_async.errors import (
 from connector_async.protocol.signature import sign
 from connector_async.webhooks import AppRecord, WebhookReceiver
 from connector_async.webhooks import receiver as receiver_module
+from connector_async.webhooks._head import read_head
 from connector_async.webhooks._keyring import Keyring
 from connector_async.wire import ContentEvent, MessagingEvents
 from tests.guards import CANARY, assert_canary_absent
@@ -74,6 +75,38 @@ def test_secrets_come_in_any_of_the_known_shapes(secrets: receiver_module.Secret
     verified = WebhookReceiver(secrets).verify(headers_for(BODY), BODY)
     assert isinstance(verified.notification.body, MessagingEvents)
     assert isinstance(verified.notification.body.changes[0].event, ContentEvent)
+
+
+_OF_ONE_APP: list[receiver_module.Secrets] = [
+    RECORD,
+    [RECORD],
+    {ACCOUNT: RECORD},
+    {ACCOUNT: Credentials(APP, SECRET)},
+    {(ACCOUNT, APP): SECRET},
+    {(ACCOUNT, APP): ["newer", SECRET]},
+    {(ACCOUNT, APP): Credentials("named otherwise", SECRET)},
+    {(ACCOUNT, APP): attrs.evolve(RECORD, client_id="named otherwise")},
+]
+
+
+@pytest.mark.parametrize("secrets", [*_OF_ONE_APP, {ACCOUNT: SECRET}, {ACCOUNT: [SECRET]}], ids=range(10))
+def test_a_secret_that_was_given_for_an_account_is_believed_of_no_other(secrets: receiver_module.Secrets) -> None:
+    """Whoever knows the secret of one app must not be able to speak for everybody."""
+    receiver = WebhookReceiver(secrets)
+    assert receiver.verify(headers_for(BODY), BODY).account_id == ACCOUNT
+    with pytest.raises(WrongAccount) as caught:
+        receiver.verify(headers_for(BODY, account="other"), BODY)
+    assert caught.value.args == ("the delivery is for an account that is not served here",)
+
+
+@pytest.mark.parametrize("secrets", _OF_ONE_APP, ids=range(8))
+def test_a_secret_that_was_given_for_an_app_is_believed_of_no_other(secrets: receiver_module.Secrets) -> None:
+    """Where the key of a mapping names the app, it counts, whatever the value calls itself."""
+    receiver = WebhookReceiver(secrets)
+    assert receiver.verify(headers_for(BODY), BODY).client_id == APP
+    with pytest.raises(WrongClient) as caught:
+        receiver.verify(headers_for(BODY, app="other"), BODY)
+    assert caught.value.args == ("the delivery is for an app that is not served here",)
 
 
 @pytest.mark.parametrize("secrets", ["", [], [""], {}, {ACCOUNT: ""}, {ACCOUNT: []}, [5], [SECRET, ""]])
@@ -176,6 +209,9 @@ def test_keys_are_kept_ready_for_so_many_apps_and_only_for_genuine_ones(monkeypa
         assert receiver.verify(headers_for(BODY, account=f"{number}"), BODY).account_id == f"{number}"
     assert [account for account, _ in receiver._keyrings] == ["0", "1"]
     assert_canary_absent(*receiver._keyrings.values())
+    with monkeypatch.context() as patched:
+        patched.setattr(receiver_module, "Keyring", _must_not_be_called)
+        receiver.verify(headers_for(BODY, account="1"), BODY)
     receiver.replace_secrets("another")
     with pytest.raises(InvalidSignature):
         receiver.verify(headers_for(BODY, account="0"), BODY)
@@ -188,6 +224,24 @@ def test_a_large_body_is_refused_before_it_is_hashed(monkeypatch: pytest.MonkeyP
     with pytest.raises(WebhookBodyTooLarge) as caught:
         receiver.verify(headers_for(BODY), BODY)
     assert caught.value.status == 413
+    assert caught.value.args == (f"the body exceeds {len(BODY) - 1} bytes",)
+
+
+def test_a_body_of_the_largest_size_is_taken() -> None:
+    """The bound is what is taken, not what is refused."""
+    WebhookReceiver(SECRET, max_body_bytes=len(BODY)).verify(headers_for(BODY), BODY)
+
+
+def test_a_misfit_is_explained_unless_that_is_declined() -> None:
+    """A diagnosis hashes the body some thirty times: under a flood of forgeries nobody wants one."""
+    receiver, headers = WebhookReceiver(SECRET), headers_for(BODY, "forged")
+    with pytest.raises(InvalidSignature) as explained:
+        receiver.verify_read(read_head(headers), BODY)
+    assert explained.value.reason.startswith("another secret")
+    with pytest.raises(InvalidSignature) as plain:
+        receiver.verify(headers, BODY, with_diagnosis=False)
+    assert plain.value.reason == ""
+    assert explained.value.args == plain.value.args == ("the signature does not fit the body",)
 
 
 def _must_not_be_called(*args: object, **kwargs: object) -> None:
@@ -209,6 +263,7 @@ def test_a_signed_body_that_is_no_notification_has_its_own_error(body: bytes) ->
     with pytest.raises(UnreadableNotification) as caught:
         WebhookReceiver(SECRET).verify(headers_for(body), body)
     assert caught.value.status == 400
+    assert caught.value.args == ("the body is signed, but it is not a notification",)
 
 
 def test_it_tells_when_an_old_secret_was_last_needed() -> None:
