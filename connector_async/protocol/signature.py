@@ -146,13 +146,25 @@ def _originals(body: bytes) -> Iterator[tuple[str, bytes]]:
         return
     yield "a byte order mark was added to the body", text.removeprefix("\ufeff").encode()
     yield "the signer hashed the body as ASCII", text.encode("ascii", errors="replace")
-    yield "the signer hashed the body as latin-1", text.encode("latin-1", errors="replace")
+    latin = text.encode("latin-1", errors="replace")
+    yield _LATIN_TWICE if _is_utf8(latin) else "the signer hashed the body as latin-1", latin
     yield "the signer hashed the body as UTF-16", text.encode("utf-16-le")
-    yield "the body was decoded as latin-1 and encoded as UTF-8", text.encode("latin-1", errors="ignore")
     yield "the body was decoded as cp1252 and encoded as UTF-8", text.encode("cp1252", errors="ignore")
     compact = _compact(text)
     for original in (compact, _unescaped(compact), _escaped(compact), _escaped(text), _unescaped(text)):
         yield "the body is JSON written anew, not the bytes of the wire", original.encode()
+
+
+_LATIN_TWICE = "the body was decoded as latin-1 and encoded as UTF-8"
+
+
+def _is_utf8(data: bytes) -> bool:
+    """UTF-8 that was taken for latin-1 is UTF-8 again; other text hardly ever is."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|\s++|[^"\s]++', re.DOTALL)
@@ -183,5 +195,5 @@ def _escaped(text: str) -> str:
 
 
 def _escape(match: re.Match[str]) -> str:
-    units = match[0].encode("utf-16-be", errors="replace")
+    units = match[0].encode("utf-16-be")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
