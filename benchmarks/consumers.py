@@ -54,11 +54,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=int, default=8_000, metavar="N", help="max_cached_consumers (issue: 200000)")
     parser.add_argument("--rate", type=float, default=2_000.0, metavar="N", help="messages per second")
     parser.add_argument("--seconds", type=float, default=30.0, help="for each way of drawing consumers (issue: 300)")
+    parser.add_argument("--draws", type=_draws, default=DRAWS, help="names with commas between (default: both)")
     parser.add_argument("--in-flight", type=int, default=256, metavar="N")
     parser.add_argument("--engine", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--postgres", metavar="DSN", help="a database for the engine postgres; its schema is new")
     parser.add_argument("--key", help="tokens are encrypted in the store with it; as they are without")
     parser.add_argument("--store", type=Path, metavar="FILE", help="filled if it is not there, and kept (sqlite)")
+
+
+def _draws(text: str) -> list[str]:
+    given = text.split(",")
+    for name in given:
+        if name not in DRAWS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(DRAWS)}")
+    return given
 
 
 def run(options: argparse.Namespace) -> Result:
@@ -71,7 +80,7 @@ def run(options: argparse.Namespace) -> Result:
         asked = _asked(options, server.place, place)
         filled = _in_a_process({**asked, "what": "fill"}) if not (options.store and place.exists()) else {}
         rows: list[Facts] = []
-        for draw in DRAWS:
+        for draw in options.draws:
             progress(f"{draw}: {options.seconds:g} s at {options.rate:,g} messages/s")
             try:
                 facts = _in_a_process({**asked, "what": "run", "draw": draw})

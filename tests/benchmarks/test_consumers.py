@@ -37,18 +37,22 @@ def test_consumers_in_postgresql_leave_nothing_there(postgres_server: PostgresSe
     """The schema is made for the measurement and goes with it."""
     import psycopg
 
-    result = run("consumers", *SMALL, "--engine", "postgres", "--postgres", postgres_server.dsn)
-    assert result["rows"][0]["idp_calls"] == 0
-    assert result["rows"][2]["bytes"] > 0
+    asked = ("--draws", "uniform", "--engine", "postgres", "--postgres", postgres_server.dsn)
+    sent, kept = run("consumers", *SMALL, *asked)["rows"]
+    assert (sent["draw"], sent["idp_calls"]) == ("uniform", 0)
+    assert kept["bytes"] > 0
     with psycopg.connect(postgres_server.dsn) as db:
         assert db.execute("SELECT 1 FROM pg_namespace WHERE nspname LIKE 'bench%'").fetchall() == []
 
 
-def test_postgresql_needs_an_address(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_use_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks.__main__ import main
 
     assert main(["consumers", "--engine", "postgres"]) == 1
     assert "--postgres DSN" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["consumers", "--draws", "by lot"])
+    assert "none of uniform, skewed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("draw", ["uniform", "skewed"])
