@@ -152,7 +152,36 @@ def test_each_missing_header_is_named(name: str) -> None:
     with pytest.raises(MissingHeader) as caught:
         WebhookReceiver(SECRET).verify(headers, BODY)
     assert caught.value.header == name.lower()
+    assert caught.value.args == (f"the header {name.lower()} is missing",)
     assert caught.value.status == 401
+
+
+@pytest.mark.parametrize(
+    ("others", "length", "is_plain"),
+    [
+        ([], None, True),
+        ([("Content-Length", "12")], 12, True),
+        ([("Content-Length", "9" * 18)], 10**18 - 1, True),
+        ([("Content-Length", "9" * 19)], None, False),
+        ([("Content-Length", "many")], None, False),
+        ([("Content-Length", "-1")], None, False),
+        ([("Content-Length", "٣")], None, False),
+        ([("Content-Encoding", "identity")], None, True),
+        ([("Content-Encoding", "")], None, True),
+        ([("Content-Encoding", "gzip")], None, False),
+        ([("Content-Encoding", "gzip"), ("Content-Encoding", "identity")], None, False),
+        ([("Content-Encoding", "gzip"), ("Content-Length", "5")], 5, False),
+        ([("Content-Length", "x"), ("Content-Encoding", "identity")], None, False),
+        ([("X-Forwarded-By", "1"), ("€" * 14, "2")], None, True),
+    ],
+)
+def test_what_a_delivery_says_of_its_body_is_read_with_the_three_headers(
+    others: list[tuple[str, str]], length: int | None, is_plain: bool
+) -> None:
+    """A body that is packed was not signed like that, and a length that is no number is a lie."""
+    head = read_head([*others, *headers_for(BODY).items()])
+    assert (head.account_id, head.client_id, head.length) == (ACCOUNT, APP, length)
+    assert head.is_plain is is_plain
 
 
 @pytest.mark.parametrize(
