@@ -3,18 +3,60 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 import anyio
 
+from connector_async.errors import SessionClosed
+
 if TYPE_CHECKING:
     from connector_async.webhooks import Incoming
 
-__all__ = ["Feed", "Listener"]
+__all__ = ["Feed", "Hearing", "Listener"]
 
 _MAX_WAITING = 1_000  # events that an iterator may lag behind; of more, the oldest are dropped
+
+
+class Hearing:
+    """Everybody in one session who waits for what webhooks bring: when the session ends, nothing more will come."""
+
+    __slots__ = ("_ended", "_scopes")
+
+    def __init__(self) -> None:
+        self._ended = False
+        self._scopes: set[anyio.CancelScope] = set()
+
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        """Wait inside; the end of the session ends it.
+
+        Raises:
+            SessionClosed: The session has closed, or closes while the block waits.
+        """
+        if self._ended:
+            raise SessionClosed(_NOTHING_COMES, hint=_HOW_TO_HEAR)
+        scope = anyio.CancelScope()
+        self._scopes.add(scope)
+        try:
+            with scope:
+                yield
+        finally:
+            self._scopes.discard(scope)
+        if scope.cancelled_caught:
+            raise SessionClosed(_NOTHING_COMES, hint=_HOW_TO_HEAR)
+
+    def end(self) -> None:
+        """Let all go with SessionClosed; idempotent."""
+        self._ended = True
+        for scope in tuple(self._scopes):
+            scope.cancel()
+
+
+_NOTHING_COMES = "the session closed, and no webhook reaches it any more"
+_HOW_TO_HEAR = "wait inside the block of the session"
 
 
 class Feed:
@@ -32,20 +74,21 @@ class Feed:
             listener.take(incoming)
         return bool(takers)
 
-    def listen(self, wants: Callable[[Incoming[Any]], bool]) -> Listener:
+    def listen(self, wants: Callable[[Incoming[Any]], bool], hearing: Hearing) -> Listener:
         """What is wanted, from this call on, as it happens."""
-        listener = Listener(wants)
+        listener = Listener(wants, hearing)
         self._listeners.add(listener)
         return listener
 
 
 class Listener:
-    """An endless iterator over events; those that nobody takes are kept, up to a bound."""
+    """An iterator over events; those that nobody takes are kept, up to a bound. Ends with SessionClosed."""
 
-    __slots__ = ("__weakref__", "_news", "_waiting", "wants")
+    __slots__ = ("__weakref__", "_hearing", "_news", "_waiting", "wants")
 
-    def __init__(self, wants: Callable[[Incoming[Any]], bool]) -> None:
+    def __init__(self, wants: Callable[[Incoming[Any]], bool], hearing: Hearing) -> None:
         self.wants = wants
+        self._hearing = hearing
         self._waiting: deque[Incoming[Any]] = deque(maxlen=_MAX_WAITING)
         self._news = anyio.Event()
 
@@ -60,5 +103,6 @@ class Listener:
     async def __anext__(self) -> Incoming[Any]:
         while not self._waiting:
             self._news = anyio.Event()
-            await self._news.wait()
+            with self._hearing.waiting():
+                await self._news.wait()
         return self._waiting.popleft()

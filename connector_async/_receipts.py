@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import anyio
 
+from connector_async._feed import Hearing
 from connector_async.errors import ConnectorError
 from connector_async.store import Store
 from connector_async.wire import AcceptStatus
@@ -55,6 +56,7 @@ class ReceiptBook:
     def __init__(self, account_id: str, store: Store, max_messages: int = _MAX_MESSAGES) -> None:
         self._account_id = account_id
         self._store = store
+        self.hearing = Hearing()
         self._max = max_messages
         self._numbers: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._expected: OrderedDict[tuple[str, str], deque[SentMessage]] = OrderedDict()
@@ -132,9 +134,12 @@ class ReceiptBook:
 
         Raises:
             TimeoutError: None came within `timeout` seconds.
+            SessionClosed: The session closed before one came.
         """
         wanted = _SEEN if status == AcceptStatus.READ else _DELIVERED
-        with anyio.fail_after(timeout):
+        if message.number is not None and self._statuses.get((message.dialog_id, message.number), set()) & wanted:
+            return
+        with anyio.fail_after(timeout), self.hearing.waiting():
             if not self._store.durable:
                 await self._heard_here(message, wanted)
                 return

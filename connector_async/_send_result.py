@@ -51,6 +51,7 @@ class SendResult:
         Raises:
             TimeoutError: No receipt came within `timeout` seconds.
             RuntimeError: No webhooks are connected: nothing can be heard.
+            SessionClosed: The session closed first.
         """
         await self._wait("ACCEPT", timeout)
 
@@ -60,6 +61,7 @@ class SendResult:
         Raises:
             TimeoutError: No receipt came within `timeout` seconds.
             RuntimeError: No webhooks are connected: nothing can be heard.
+            SessionClosed: The session closed first.
         """
         await self._wait("READ", timeout)
 

@@ -105,6 +105,7 @@ class Conversation(Voice):
         Raises:
             TimeoutError: None came in time.
             RuntimeError: No webhooks are connected: nothing can be heard.
+            SessionClosed: The session closed first.
         """
         self._check_hearing()
         with anyio.fail_after(timeout):
@@ -129,6 +130,7 @@ class Conversation(Voice):
         Raises:
             TimeoutError: It is still open after `timeout` seconds.
             RuntimeError: No webhooks are connected: nothing can be heard.
+            SessionClosed: The session closed first.
         """
         if self._closed:
             return
@@ -136,7 +138,7 @@ class Conversation(Voice):
         rare = self._rarely
         if rare.shut is None:
             rare.shut = anyio.Event()
-        with anyio.fail_after(timeout):
+        with anyio.fail_after(timeout), self._desk.receipts.hearing.waiting():
             await rare.shut.wait()
 
     def tell(self, incoming: Incoming[Any]) -> bool:
@@ -149,7 +151,7 @@ class Conversation(Voice):
         if rare.feed is None:
             rare.feed = Feed()
         # A method, so that who listens keeps the handle that is told.
-        return rare.feed.listen(partial(self._is_wanted, event_types, role))
+        return rare.feed.listen(partial(self._is_wanted, event_types, role), self._desk.receipts.hearing)
 
     def _is_wanted(self, event_types: tuple[type, ...], role: str | None, incoming: Incoming[Any]) -> bool:
         if event_types and not isinstance(incoming.event, event_types):

@@ -32,6 +32,7 @@ __all__ = ["AppCredentials", "AppTokenSource", "CredentialsSource", "unavailable
 
 _HEADERS = Headers([("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json")])
 _TIMEOUT = 15.0
+_CALLABLE = "look at what `credentials` does: an async callable without arguments that returns AppCredentials"
 
 
 def _filled(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -160,15 +161,19 @@ class AppTokenSource:
             with anyio.fail_after(_TIMEOUT):
                 asked = cast("object", self._credentials())
                 if not isinstance(asked, Awaitable):
-                    raise TokenUnavailable("the credentials callable is not async", retryable=False)
+                    raise TokenUnavailable("the credentials callable is not async", retryable=False, hint=_CALLABLE)
                 credentials = cast("object", await asked)
         except TokenUnavailable:
             raise
         except Exception as error:
-            raise TokenUnavailable(f"the credentials callable failed ({type(error).__name__})") from error
+            raise TokenUnavailable(
+                f"the credentials callable failed ({type(error).__name__})", hint=_CALLABLE
+            ) from error
         if not isinstance(credentials, AppCredentials):
             raise TokenUnavailable(
-                f"the credentials callable returned {type(credentials).__name__}, not AppCredentials", retryable=False
+                f"the credentials callable returned {type(credentials).__name__}, not AppCredentials",
+                retryable=False,
+                hint=_CALLABLE,
             )
         self.credentials = credentials
         return credentials

@@ -429,7 +429,7 @@ class Lanes:
         # would let them pile up without end.
         if self._paused >= self._max_queue + self._max_width:
             raise QueueFull(
-                f"{self._paused} requests are pausing before their next attempt",
+                f"{self._paused} requests are waiting for a token, or for their next attempt",
                 depth=self._paused + len(self._queued),
                 age=self.oldest(now),
                 hint="the cloud fails or cannot be reached: send again when it recovers",

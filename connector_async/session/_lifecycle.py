@@ -285,6 +285,7 @@ class Lifecycle:
         parts.outbound.close()
         unknown, unsent = parts.engine.close()
         unsent += max(0, waiting - len(parts.outbound))
+        parts.desk.receipts.hearing.end()
         parts.keeper.close()
         parts.source.abort()
         parts.consumers.abort()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, cast
 
@@ -87,6 +88,8 @@ def check_hooks(hooks: object) -> tuple[Any, ...]:
     for hook in given:
         if not callable(hook):
             raise ConfigurationError(f"hooks must be callables that take an event, got {kind_of(hook)}")
+        if iscoroutinefunction(hook):
+            raise ConfigurationError(f"hooks are called and not awaited: {hook!r} must be no coroutine function")
     return given
 
 

@@ -236,10 +236,10 @@ def test_requests_that_pause_between_attempts_are_bounded_too() -> None:
             assert lanes.enter(ticket, 0.0) is True
             lanes.pause(ticket, 0.0)
 
-    with pytest.raises(QueueFull, match="5 requests are pausing before their next attempt") as caught:
+    with pytest.raises(QueueFull, match="5 requests are waiting for a token, or for their next attempt") as caught:
         fail_forever()
     assert (caught.value.depth, caught.value.age, lanes.running) == (5, 0.0, 0)
-    with pytest.raises(QueueFull, match="pausing"):
+    with pytest.raises(QueueFull, match="waiting for a token"):
         lanes.enter(make_ticket(0), 0.0)
     assert lanes.resume(tickets[0], 0.0) is True
     assert lanes.enter(make_ticket("new"), 0.0) is True
@@ -255,7 +255,9 @@ def test_a_refusal_because_of_pauses_says_who_else_waits_and_for_how_long() -> N
     lanes.wake(1.0)
     entered(lanes, waits, now=1.0)
     lanes.pause(second, 1.0)
-    with pytest.raises(QueueFull, match=r"^2 requests are pausing before their next attempt; ") as caught:
+    with pytest.raises(
+        QueueFull, match=r"^2 requests are waiting for a token, or for their next attempt; "
+    ) as caught:
         lanes.enter(make_ticket("d"), 1.5)
     assert (caught.value.depth, caught.value.age) == (3, 0.5)
     assert caught.value.hint == "the cloud fails or cannot be reached: send again when it recovers"

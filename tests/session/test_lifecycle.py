@@ -15,6 +15,7 @@ from connector_async import (
     AppCredentials,
     ConfigurationError,
     ConnectorSession,
+    ContentEvent,
     Landed,
     RequestError,
     SessionClosed,
@@ -400,3 +401,37 @@ async def test_a_session_that_another_task_leaves_is_closed_and_says_why() -> No
     with pytest.raises(SessionClosed):
         await conversation.send_text("hello")
     await session.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("by_error", [False, True])
+async def test_who_waits_for_webhooks_hears_that_the_session_has_closed(by_error: bool) -> None:
+    """Every waiter gets its outcome: without a timeout of its own it would wait for ever."""
+    ended: list[str] = []
+
+    async def waits(name: str, wait: Any) -> None:
+        with pytest.raises(SessionClosed, match="no webhook reaches it any more"):
+            await wait
+        ended.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        try:
+            async with session_over(FakeCloud()) as session:
+                session.webhook_app()
+                conversation = await session.consumer("customer").open_conversation()
+                result = await conversation.send_text("hello")
+                tasks.start_soon(waits, "wait_for", conversation.wait_for(ContentEvent))
+                tasks.start_soon(waits, "events", anext(conversation.events()))
+                tasks.start_soon(waits, "until_closed", conversation.until_closed())
+                tasks.start_soon(waits, "delivered", result.delivered())
+                tasks.start_soon(waits, "read", result.read())
+                await anyio.sleep(1)
+                if by_error:
+                    raise KeyError("mine")
+        except KeyError:
+            assert by_error
+        await anyio.sleep(0.1)
+        assert sorted(ended) == ["delivered", "events", "read", "until_closed", "wait_for"]
+        await waits("later", conversation.wait_for(ContentEvent))
+        await waits("later", conversation.until_closed(timeout=5))
+    conversation.mark_closed()
+    await conversation.until_closed()

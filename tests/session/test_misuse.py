@@ -21,6 +21,7 @@ from connector_async import (
     RetryPolicy,
     SessionLimits,
     SetUserProfile,
+    TokenUnavailable,
 )
 from connector_async.wire import PublishEvent
 from tests.doubles import ScriptedTransport
@@ -194,3 +195,24 @@ async def test_the_mark_that_some_editors_put_before_a_text_is_no_part_of_a_secr
     async with ConnectorSession.from_env(environ=environ, domains=DOMAINS, transport=transport) as session:
         assert (await session.check()).ready
         assert [post.body for post in transport.posts if b"client_secret=a-secret" in post.body]
+
+
+async def test_a_hook_is_no_coroutine_function() -> None:
+    """It would be called, and its coroutine never awaited."""
+
+    async def hook(event: object) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="called and not awaited"):
+        session_over(FakeCloud(), hooks=[hook])
+
+
+async def test_a_credentials_callable_that_is_not_async_is_named() -> None:
+    cloud = FakeCloud()
+    credentials = AppCredentials("client", "a-secret")
+    callable_: Any = lambda: credentials  # noqa: E731 - as somebody would write it
+    async with ConnectorSession(
+        "12345678", callable_, domains=DOMAINS, transport=ScriptedTransport(cloud)
+    ) as session:
+        with pytest.raises(TokenUnavailable, match=r"is not async .*; look at what `credentials` does") as caught:
+            await session.consumer("customer").open_conversation()
+    assert not caught.value.retryable
