@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -77,14 +77,18 @@ class _Stream(Generic[Item]):
     fruitless: int = 0
     """Gaps in a row that nobody filled."""
 
-    @property
-    def deadline(self) -> float:
-        """When the first of those that wait is released in spite of the gap before it."""
-        return min(until for _, until in self.held.values())
-
     def has_seen(self, sequence: int) -> bool:
         at = bisect_right(self.seen, (sequence, _INFINITE)) - 1
         return at >= 0 and self.seen[at][1] >= sequence
+
+    def see_next(self) -> None:
+        """Remember the next number, which nearly always continues the last range."""
+        sequence = self.next or 0
+        if self.seen and self.seen[-1][1] == sequence - 1:
+            self.seen[-1] = (self.seen[-1][0], sequence)
+        else:
+            self.see(sequence)
+        self.next = sequence + 1
 
     def see(self, sequence: int) -> None:
         """Remember a number; the ranges that it joins become one."""
@@ -115,6 +119,7 @@ class _Stream(Generic[Item]):
 
 
 _INFINITE = float("inf")
+_NOTHING = (None, None)
 
 
 @attrs.define(eq=False)
@@ -133,20 +138,40 @@ class Inbox(Generic[Item]):
     _streams: OrderedDict[tuple[str, str], _Stream[Item]] = attrs.field(
         factory=OrderedDict[tuple[str, str], _Stream[Item]], init=False, repr=False
     )
-    _waiting: dict[tuple[str, str], _Stream[Item]] = attrs.field(
-        factory=dict[tuple[str, str], _Stream[Item]], init=False, repr=False
+    _deadlines: deque[tuple[float, tuple[str, str], int]] = attrs.field(
+        factory=deque[tuple[float, tuple[str, str], int]], init=False, repr=False
     )
+    """Until when what was held waits, the earliest first since all wait equally long; and what was released since."""
+    _held: int = attrs.field(default=0, init=False, repr=False)
     _stamps: OrderedDict[str, int] = attrs.field(factory=OrderedDict[str, int], init=False, repr=False)
 
     @property
     def held(self) -> int:
         """How many items wait for those before them."""
-        return sum(len(stream.held) for stream in self._waiting.values())
+        return self._held
 
     @property
     def next_deadline(self) -> float | None:
         """When `expire` has something to release, or None."""
-        return min((stream.deadline for stream in self._waiting.values()), default=None)
+        while self._deadlines:
+            until, key, sequence = self._deadlines[0]
+            if self._is_held(key, sequence, until):
+                return until
+            self._deadlines.popleft()
+        return None
+
+    def take_next(self, conversation_id: str, dialog_id: str, sequence: int) -> bool:
+        """Whether an event comes in its turn, with nothing before it or behind; it counts as released then.
+
+        Nearly all do. The others are for `offer` to judge.
+        """
+        key = (conversation_id, dialog_id)
+        stream = self._streams.get(key)
+        if stream is None or sequence != stream.next or stream.held:
+            return False
+        self._streams.move_to_end(key)
+        stream.see_next()
+        return True
 
     def offer(
         self, item: Item, *, conversation_id: str, dialog_id: str, sequence: int, now: float, is_new: bool = False
@@ -163,11 +188,6 @@ class Inbox(Generic[Item]):
         """
         key = (conversation_id, dialog_id)
         stream, evicted = self._stream(key)
-        if sequence == stream.next and not stream.held:
-            # Nearly all come in their turn, with nothing before them or behind.
-            stream.see(sequence)
-            stream.next = sequence + 1
-            return Offer(Verdict.RELEASED, (*evicted, Release(item)))
         offer = self._offer(key, stream, item, sequence, now, is_new=is_new)
         return attrs.evolve(offer, released=(*evicted, *offer.released)) if evicted else offer
 
@@ -185,19 +205,20 @@ class Inbox(Generic[Item]):
     def expire(self, now: float) -> list[Release[Item]]:
         """Release what has waited long enough, and what it waited with in the gap before it."""
         released: list[Release[Item]] = []
-        for key, stream in list(self._waiting.items()):
-            while stream.held and stream.deadline <= now:
+        while self._deadlines and self._deadlines[0][0] <= now:
+            until, key, sequence = self._deadlines.popleft()
+            if not self._is_held(key, sequence, until):
+                continue
+            stream = self._streams[key]
+            while sequence in stream.held:
                 released += self._skip_gap(stream)
             if not self._is_patient(stream):
                 released += self._skip_all(stream)
-            self._note_waiting(key, stream)
         return released
 
     def flush(self) -> list[Release[Item]]:
         """Release all that waits, gaps or not: before the inbox is given up."""
-        released = [release for stream in self._waiting.values() for release in self._skip_all(stream)]
-        self._waiting.clear()
-        return released
+        return [release for stream in self._streams.values() for release in self._skip_all(stream)]
 
     def retract(self, *, conversation_id: str, dialog_id: str, sequence: int) -> None:
         """Forget that an event was released: it was not handled, and its next delivery counts."""
@@ -218,8 +239,7 @@ class Inbox(Generic[Item]):
         stream = self._streams[key] = _Stream()
         if len(self._streams) <= self.max_streams:
             return stream, []
-        oldest, evicted = self._streams.popitem(last=False)
-        self._waiting.pop(oldest, None)
+        _, evicted = self._streams.popitem(last=False)
         return stream, self._skip_all(evicted)
 
     def _offer(
@@ -234,14 +254,23 @@ class Inbox(Generic[Item]):
             stream.see(sequence)
             return Offer(Verdict.RELEASED, (Release(item, is_late=True),))
         was_waiting = bool(stream.held)
-        stream.held[sequence] = (item, now + self.patience)
+        until = now + self.patience
+        stream.held[sequence] = (item, until)
+        self._held += 1
         released = self._release_ready(stream)
         if released and was_waiting:
             stream.fruitless = 0
         while len(stream.held) > (self.window if self._is_patient(stream) else 0):
             released += self._skip_gap(stream)
-        self._note_waiting(key, stream)
-        return Offer(Verdict.HELD if sequence in stream.held else Verdict.RELEASED, tuple(released))
+        if sequence not in stream.held:
+            return Offer(Verdict.RELEASED, tuple(released))
+        self._deadlines.append((until, key, sequence))
+        return Offer(Verdict.HELD, tuple(released))
+
+    def _is_held(self, key: tuple[str, str], sequence: int, until: float) -> bool:
+        """Whether an event that was held until then still is; its number may have come anew since."""
+        stream = self._streams.get(key)
+        return stream is not None and stream.held.get(sequence, _NOTHING)[1] == until
 
     def _is_patient(self, stream: _Stream[Item]) -> bool:
         return self.patience > 0 and stream.fruitless < _HOPELESS
@@ -253,6 +282,7 @@ class Inbox(Generic[Item]):
         released: list[Release[Item]] = []
         while at in stream.held:
             item, _ = stream.held.pop(at)
+            self._held -= 1
             released.append(Release(item, after_gap=after_gap and not released))
             stream.see(at)
             at += 1
@@ -270,12 +300,6 @@ class Inbox(Generic[Item]):
         while stream.held:
             released += self._skip_gap(stream)
         return released
-
-    def _note_waiting(self, key: tuple[str, str], stream: _Stream[Item]) -> None:
-        if stream.held:
-            self._waiting[key] = stream
-        else:
-            self._waiting.pop(key, None)
 
 
 def event_digest(event: object) -> str:

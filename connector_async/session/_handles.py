@@ -79,7 +79,7 @@ class Handles:
         """
         if not _is_text(conversation_id) or not 1 <= len(conversation_id) <= 64:
             raise ValueError("a conversation id is a text of 1 to 64 characters")
-        known = self._known(conversation_id)
+        known = self.in_use(conversation_id)
         if known is not None:
             if known.ext_consumer_id == consumer.ext_consumer_id:
                 return known
@@ -122,12 +122,13 @@ class Handles:
             del self._current_by_id[conversation.conversation_id]
             self._others[conversation.conversation_id] = conversation
 
-    def _known(self, conversation_id: str) -> Conversation | None:
+    def in_use(self, conversation_id: str) -> Conversation | None:
+        """The handle of a conversation that is kept, or that somebody holds."""
         return self._current_by_id.get(conversation_id) or self._others.get(conversation_id)
 
     async def find(self, conversation_id: str) -> Conversation | None:
         """The handle of a conversation that is in use, or that the store knows."""
-        known = self._known(conversation_id)
+        known = self.in_use(conversation_id)
         if known is not None:
             return known
         record = await self._store.get_conversation(self._account_id, conversation_id)

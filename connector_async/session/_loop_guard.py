@@ -11,7 +11,7 @@ import anyio
 
 from connector_async.hooks import Hooks, LoopSuspected
 from connector_async.webhooks import Incoming
-from connector_async.wire import ContentEvent, RichContentEvent
+from connector_async.wire import ContentEvent, MessagingEvent, RichContentEvent
 
 __all__ = ["LoopGuard"]
 
@@ -22,6 +22,18 @@ _ANSWERS = 20  # and so many of ours between them: no two people write so fast
 _WINDOW = 20.0
 _PAUSE = 60.0
 _MAX_CONVERSATIONS = 10_000
+_MESSAGES = (ContentEvent, RichContentEvent)
+
+
+class _Pace:
+    """How fast the messages of one conversation come."""
+
+    __slots__ = ("last", "seen")
+
+    def __init__(self) -> None:
+        self.last: object = None
+        self.seen: deque[tuple[float, int]] = deque(maxlen=_LIMIT)
+        """When each was taken by the cloud, and how much we had said by then."""
 
 
 class LoopGuard:
@@ -30,47 +42,60 @@ class LoopGuard:
     Nothing is lost: what has come is handled after the pause, and in order.
     """
 
-    __slots__ = ("_hooks", "_seen")
+    __slots__ = ("_hooks", "_paces")
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
-        # When it was taken by the cloud, how much we had said by then, and the event itself.
-        self._seen: OrderedDict[str, deque[tuple[float, int, object]]] = OrderedDict()
+        self._paces: OrderedDict[str, _Pace] = OrderedDict()
 
-    async def __call__(
+    def __call__(
+        self, incoming: Incoming[Any], call_next: Callable[[Incoming[Any]], Awaitable[object]]
+    ) -> Awaitable[object]:
+        """Pass it on, perhaps later."""
+        change = incoming.change
+        if (
+            isinstance(change, MessagingEvent)
+            and isinstance(change.event, _MESSAGES)
+            and not incoming.is_echo
+            and self._is_too_fast(incoming, change)
+        ):
+            return self._pass_later(incoming, call_next)
+        return call_next(incoming)
+
+    async def _pass_later(
         self, incoming: Incoming[Any], call_next: Callable[[Incoming[Any]], Awaitable[object]]
     ) -> object:
-        """Pass it on, perhaps later."""
-        is_message = isinstance(incoming.event, (ContentEvent, RichContentEvent)) and not incoming.is_echo
-        if is_message and self._is_too_fast(incoming):
-            logger.warning(
-                "handlers of a conversation pause for %.0f s: %d messages came within %.0f s, the other side may be "
-                "a bot that answers ours",
-                _PAUSE,
-                _LIMIT,
-                _WINDOW,
-                extra={"conversation_id": incoming.conversation_id},
-            )
-            if self._hooks:
-                self._hooks.emit(LoopSuspected(conversation_id=incoming.conversation_id, pause=_PAUSE))
-            await anyio.sleep(_PAUSE)
+        logger.warning(
+            "handlers of a conversation pause for %.0f s: %d messages came within %.0f s, the other side may be "
+            "a bot that answers ours",
+            _PAUSE,
+            _LIMIT,
+            _WINDOW,
+            extra={"conversation_id": incoming.conversation_id},
+        )
+        if self._hooks:
+            self._hooks.emit(LoopSuspected(conversation_id=incoming.conversation_id, pause=_PAUSE))
+        await anyio.sleep(_PAUSE)
         return await call_next(incoming)
 
-    def _is_too_fast(self, incoming: Incoming[Any]) -> bool:
-        seen = self._seen.get(incoming.conversation_id)
-        if seen is None:
-            seen = self._seen[incoming.conversation_id] = deque(maxlen=_LIMIT)
-        self._seen.move_to_end(incoming.conversation_id)
-        if len(self._seen) > _MAX_CONVERSATIONS:
-            self._seen.popitem(last=False)
+    def _is_too_fast(self, incoming: Incoming[Any], change: MessagingEvent) -> bool:
+        conversation_id = incoming.conversation_id
+        pace = self._paces.get(conversation_id)
+        if pace is None:
+            pace = self._paces[conversation_id] = _Pace()
+            if len(self._paces) > _MAX_CONVERSATIONS:
+                self._paces.popitem(last=False)
+        else:
+            self._paces.move_to_end(conversation_id)
         # An event passes here once for each handler that wants it.
-        if seen and seen[-1][2] is incoming.change:
+        if pace.last is change:
             return False
+        pace.last = change
         # By the cloud's time: what was stored during an outage comes in a burst, but was not written in one.
-        sent_at = incoming.sent_at
-        when = anyio.current_time() if sent_at is None else sent_at.timestamp()
+        stamp, seen = change.server_timestamp, pace.seen
+        when = anyio.current_time() if stamp is None else stamp / 1000
         said = incoming.conversation.published
-        seen.append((when, said, incoming.change))
+        seen.append((when, said))
         if len(seen) < _LIMIT or when - seen[0][0] > _WINDOW or said - seen[0][1] < _ANSWERS:
             return False
         seen.clear()

@@ -32,6 +32,8 @@ class WebhookPort:
         self._parts = parts
         self._store = store
         self._hooks = hooks
+        # The same thing in another shape.
+        self._in_use = session._handles.in_use  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self._records: tuple[AppCredentials, tuple[AppRecord, ...]] | None = None
 
     @property
@@ -72,6 +74,10 @@ class WebhookPort:
         """Tell the hooks."""
         self._hooks.emit(event)
 
+    def conversation_in_use(self, conversation_id: str) -> Conversation | None:
+        """The handle of a conversation that is kept, or that somebody holds."""
+        return self._in_use(conversation_id)
+
     async def find_conversation(
         self, conversation_id: str, *, lp_consumer_id: str | None = None, is_told_apart: bool = False
     ) -> FoundConversation | None:
@@ -111,9 +117,7 @@ class WebhookPort:
         return self._found(conversation, record.lp_consumer_id)
 
     def _found(self, conversation: Conversation, lp_consumer_id: str | None) -> FoundConversation:
-        return FoundConversation(
-            conversation=conversation, consumer=conversation.consumer, lp_consumer_id=lp_consumer_id
-        )
+        return FoundConversation(conversation=conversation, lp_consumer_id=lp_consumer_id)
 
     def observe(self, incoming: Incoming[Any]) -> bool:
         """Let receipts, echoes and states take effect, then feed who listens to the conversation."""

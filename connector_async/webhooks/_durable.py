@@ -217,7 +217,7 @@ class DurableInbox:
 
     async def _put_all(self, parts: list[Part], body: bytes) -> Result:
         """Put in each event of what could not be read when it came."""
-        result = Result()
+        result = Result([], [])
         try:
             for part in parts:
                 if part.key is not None and await self.put(part, body) is Admission.FULL:

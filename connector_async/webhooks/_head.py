@@ -22,8 +22,6 @@ _REFUSE_TWICE: Mapping[bytes, type[WebhookError]] = {
     _SIGNATURE: InvalidSignature,
 }
 _WANTED = frozenset((*_REFUSE_TWICE, _LENGTH, _ENCODING))
-_SIZES = frozenset(map(len, _WANTED))
-"""Most headers are none of ours, and their length tells it at the least cost."""
 
 
 @attrs.define(eq=False)
@@ -37,7 +35,7 @@ class Head:
 
     account_id: str
     client_id: str
-    signature: str = attrs.field(repr=False)
+    signature: bytes = attrs.field(repr=False)
     length: int | None
     is_plain: bool
 
@@ -49,33 +47,51 @@ def read_head(headers: Headers) -> Head:
         MissingHeader: One of the three is absent.
         WrongAccount: The account is named twice; likewise WrongClient and InvalidSignature.
     """
-    found: dict[bytes, str] = {}
-    length: int | None = None
-    is_plain = True
+    if headers.__class__ is list:
+        pairs = cast("list[tuple[bytes, bytes]]", headers)
+        try:
+            found = dict(pairs)
+            # As ASGI servers have them: bytes, in lower case, and nearly always each but once.
+            if len(found) == len(pairs) and b"".join(found).islower():
+                return _head_of(found)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return _read_carefully(headers)
+    return _read_carefully(headers)
+
+
+def _read_carefully(headers: Headers) -> Head:
+    """The same for any kind of headers."""
+    found: dict[bytes, bytes] = {}
     for raw_name, raw_value in _pairs(headers):
-        if len(raw_name) not in _SIZES:
-            continue
-        name = (raw_name if isinstance(raw_name, bytes) else raw_name.encode("latin-1", "replace")).lower()
+        name = _as_bytes(raw_name).lower()
         if name not in _WANTED:
             continue
-        value = raw_value.decode("latin-1") if isinstance(raw_value, bytes) else raw_value
-        if name == _LENGTH:
-            # More than 18 digits are a lie that costs time to read.
-            is_number = value.isascii() and value.isdigit() and len(value) <= 18
-            length = int(value) if is_number else None
-            is_plain = is_plain and is_number
-        elif name == _ENCODING:
-            is_plain = is_plain and value in {"identity", ""}
-        elif name in found:
+        if name in found and name in _REFUSE_TWICE:
             # Which of the two another program in front of us looked at is anybody's guess.
             raise _REFUSE_TWICE[name](f"the header {name.decode()} comes twice")
-        else:
-            found[name] = value
-    try:
-        return Head(found[_ACCOUNT], found[_CLIENT], found[_SIGNATURE], length, is_plain)
-    except KeyError:
-        missing = next(name.decode() for name in _REFUSE_TWICE if name not in found)
-        raise MissingHeader(f"the header {missing} is missing", header=missing) from None
+        value = _as_bytes(raw_value)
+        found[name] = value if name not in found else found[name] + b", " + value
+    for name in _REFUSE_TWICE:
+        if name not in found:
+            raise MissingHeader(f"the header {name.decode()} is missing", header=name.decode())
+    return _head_of(found)
+
+
+def _head_of(found: Mapping[bytes, bytes]) -> Head:
+    length = found.get(_LENGTH)
+    # More than 18 digits are a lie that costs time to read.
+    is_number = length is None or (length.isdigit() and len(length) <= 18)
+    return Head(
+        found[_ACCOUNT].decode("latin-1"),
+        found[_CLIENT].decode("latin-1"),
+        found[_SIGNATURE],
+        int(length) if length is not None and is_number else None,
+        is_number and found.get(_ENCODING, b"") in {b"", b"identity"},
+    )
+
+
+def _as_bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode("latin-1", "replace")
 
 
 def _pairs(headers: Headers) -> Iterable[tuple[str | bytes, str | bytes]]:

@@ -8,7 +8,8 @@ import attrs
 
 from connector_async.store.base import Delivery
 from connector_async.webhooks._parts import Part
-from connector_async.webhooks._runner import Result, Turn
+from connector_async.webhooks._runner import Result
+from connector_async.webhooks.incoming import Turn
 
 __all__ = ["Job"]
 

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 import attrs
 
-from connector_async.webhooks._patience import Call
+from connector_async.webhooks._patience import Patience, Signal
 
 __all__ = ["Lanes"]
 
@@ -31,16 +31,20 @@ class Lanes(Generic[Job]):
         run: What to do with a job; must not raise.
         start_soon: Starts a task.
         width: How many jobs are at work at once, at most.
+        patience: Of the event loop.
     """
 
     run: Callable[[Job], Awaitable[None]]
     start_soon: Callable[[Callable[..., Coroutine[Any, Any, None]]], object]
     width: int
-    _queues: dict[str, deque[Job]] = attrs.field(factory=dict[str, "deque[Job]"], init=False)
-    _ready: deque[str] = attrs.field(factory=deque[str], init=False)
+    patience: Patience = attrs.field(factory=Patience)
+    _ready: deque[tuple[str, Job]] = attrs.field(factory=deque[tuple[str, Job]], init=False)
+    """The first job of each lane that is not at work."""
+    _behind: dict[str, deque[Job] | None] = attrs.field(factory=dict[str, "deque[Job] | None"], init=False)
+    """What waits behind the first job of a lane; None until there is something, as in most lanes there never is."""
     _workers: int = attrs.field(default=0, init=False)
-    _spare: list[Call] = attrs.field(factory=list[Call], init=False)
-    """Given to wake the worker that waits for it."""
+    _spare: list[Signal] = attrs.field(factory=list[Signal], init=False)
+    """Each wakes a worker."""
     _is_summoned: bool = attrs.field(default=False, init=False)
     """A worker is on its way."""
     _size: int = attrs.field(default=0, init=False)
@@ -54,19 +58,20 @@ class Lanes(Generic[Job]):
     def put(self, lane: str, job: Job) -> None:
         """Add a job to the end of its lane."""
         self._size += 1
-        queue = self._queues.get(lane)
-        if queue is not None:
-            queue.append(job)
-            return
-        self._queues[lane] = deque([job])
-        self._ready.append(lane)
-        self._summon()
+        if lane not in self._behind:
+            self._behind[lane] = None
+            self._ready.append((lane, job))
+            self._summon()
+        elif (waiting := self._behind[lane]) is None:
+            self._behind[lane] = deque((job,))
+        else:
+            waiting.append(job)
 
     def stop(self) -> None:
         """Begin no further job."""
         self._is_stopped = True
         while self._spare:
-            self._spare.pop().give()
+            _give(self._spare.pop())
 
     async def idle(self) -> None:
         """Wait until no job waits or is at work."""
@@ -80,7 +85,7 @@ class Lanes(Generic[Job]):
             return
         if self._spare:
             self._is_summoned = True
-            self._spare.pop().give()
+            _give(self._spare.pop())
         elif self._workers < self.width:
             self._is_summoned = True
             self._workers += 1
@@ -90,44 +95,46 @@ class Lanes(Generic[Job]):
         try:
             self._is_summoned = False
             while not self._is_stopped:
-                if self._ready:
-                    await self._do_next()
-                elif len(self._spare) < _SPARE:
+                if not self._ready:
+                    if len(self._spare) == _SPARE:
+                        return
                     await self._wait()
-                else:
-                    return
+                    continue
+                lane, job = self._ready.popleft()
+                if self._ready:
+                    self._summon()
+                try:
+                    await self.run(job)
+                finally:
+                    self._leave(lane)
         finally:
             self._workers -= 1
 
-    async def _do_next(self) -> None:
-        lane = self._ready.popleft()
-        if self._ready:
-            self._summon()
-        queue = self._queues[lane]
-        try:
-            await self.run(queue[0])
-        finally:
-            self._leave(lane, queue)
-
     async def _wait(self) -> None:
         """Stay until there is something to do."""
-        summons = Call()
+        summons = self.patience.signal()
         self._spare.append(summons)
         try:
-            await summons.wait()
+            await summons
         finally:
             if summons in self._spare:
                 self._spare.remove(summons)
             else:
                 self._is_summoned = False
 
-    def _leave(self, lane: str, queue: deque[Job]) -> None:
-        queue.popleft()
+    def _leave(self, lane: str) -> None:
         self._size -= 1
-        if queue:
-            self._ready.append(lane)
+        waiting = self._behind[lane]
+        if waiting:
+            self._ready.append((lane, waiting.popleft()))
         else:
-            del self._queues[lane]
+            del self._behind[lane]
         if not self._size and self._idle is not None:
             self._idle.set()
             self._idle = None
+
+
+def _give(signal: Signal) -> None:
+    # Whoever waited for it may have been cancelled.
+    if not signal.done():
+        signal.set_result(None)

@@ -24,7 +24,7 @@ __all__ = ["Part", "split"]
 _CONSUMER = Role.CONSUMER.value
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(eq=False)
 class Part:
     """One change of a notification.
 
@@ -34,6 +34,7 @@ class Part:
         dialog_id: None for a conversation change.
         sequence: Its number in the dialog, or None.
         stamp: The time stamp by which conversation changes are ordered, or None.
+        role: As what the originator of an event takes part, or None.
         key: The same for each delivery of the same event; None for what may well come twice and is soon stale
             (chat states), and is therefore neither kept nor compared.
     """
@@ -43,17 +44,27 @@ class Part:
     dialog_id: str | None
     sequence: int | None
     stamp: int | None
+    role: str | None
     key: str | None
-    event: object = attrs.field(repr=False)
     change: MessagingEvent | ConversationChange = attrs.field(repr=False)
     notification: Notification[Any] = attrs.field(repr=False)
+
+    @property
+    def event(self) -> object:
+        """What happened: an event in a dialog, or the conversation change itself."""
+        return self.change.event if isinstance(self.change, MessagingEvent) else self.change
 
     @property
     def lp_consumer_id(self) -> str | None:
         """The cloud's id of the consumer, where the change names it."""
         if isinstance(self.change, ConversationChange):
             return self.change.consumer.id if self.change.consumer is not None else None
-        return self.change.originator_id if self.change.role == _CONSUMER else None
+        return self.change.originator_id if self.role == _CONSUMER else None
+
+    @property
+    def is_told_apart(self) -> bool:
+        """It says itself whether our consumer caused it."""
+        return self.role is not None or isinstance(self.change, ConversationChange)
 
 
 def split(notification: Notification[Any]) -> list[Part]:
@@ -67,41 +78,23 @@ def split(notification: Notification[Any]) -> list[Part]:
 
 
 def _event_part(index: int, change: MessagingEvent, notification: Notification[Any]) -> Part:
-    conversation_id, dialog_id = str(change.conversation), str(change.dialog_id)
+    dialog_id, sequence = str(change.dialog_id), change.sequence
+    conversation_id = str(change.conversation_id or dialog_id)
     if isinstance(change.event, ChatStateEvent):
-        key = None
-    elif change.sequence is not None:
-        key = f"event {conversation_id} {dialog_id} {change.sequence}"
+        key = sequence = None
+    elif sequence is not None:
+        key = f"event {conversation_id} {dialog_id} {sequence}"
     elif change.server_timestamp is None:
         key = None
     else:
         key = _digest_key(change)
-    return Part(
-        index=index,
-        conversation_id=conversation_id,
-        dialog_id=dialog_id,
-        sequence=change.sequence if key is not None else None,
-        stamp=None,
-        key=key,
-        event=change.event,
-        change=change,
-        notification=notification,
-    )
+    return Part(index, conversation_id, dialog_id, sequence, None, change.role, key, change, notification)
 
 
 def _change_part(index: int, change: ConversationChange, notification: Notification[Any]) -> Part:
     conversation_id, stamp = str(change.conversation_id), change.updated_ts
-    return Part(
-        index=index,
-        conversation_id=conversation_id,
-        dialog_id=None,
-        sequence=None,
-        stamp=stamp,
-        key=_digest_key(change) if stamp is None else f"change {conversation_id} {stamp}",
-        event=change,
-        change=change,
-        notification=notification,
-    )
+    key = _digest_key(change) if stamp is None else f"change {conversation_id} {stamp}"
+    return Part(index, conversation_id, None, None, stamp, None, key, change, notification)
 
 
 def _digest_key(change: MessagingEvent | ConversationChange) -> str:

@@ -17,7 +17,6 @@ from connector_async.webhooks.incoming import Incoming
 from connector_async.webhooks.receiver import AppRecord
 
 if TYPE_CHECKING:
-    from connector_async.consumer import Consumer
     from connector_async.conversation import Conversation
     from connector_async.session import ConnectorSession
 
@@ -29,7 +28,6 @@ class FoundConversation:
     """A conversation of ours, as the session hands it out."""
 
     conversation: Conversation
-    consumer: Consumer
     lp_consumer_id: str | None = None
     """The cloud's id of the consumer: tells an echo from an agent's event in feeds without roles."""
 
@@ -62,6 +60,10 @@ class SessionPort(Protocol):
 
     def emit(self, event: Event) -> None:
         """Tell the hooks."""
+        ...
+
+    def conversation_in_use(self, conversation_id: str) -> Conversation | None:
+        """The handle of a conversation of ours that is in memory: then nobody need be asked."""
         ...
 
     async def find_conversation(

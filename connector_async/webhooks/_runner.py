@@ -7,36 +7,27 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Collection
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
 from connector_async.protocol.inbox import event_digest
 from connector_async.webhooks._parts import Part
-from connector_async.webhooks._patience import within
+from connector_async.webhooks._patience import Patience
 from connector_async.webhooks._ports import FoundConversation, SessionPort
-from connector_async.webhooks.incoming import Incoming, Unclaimed, guess_dialog_type, is_from_consumer
+from connector_async.webhooks.incoming import Incoming, Turn, Unclaimed, guess_dialog_type, is_from_consumer
 from connector_async.webhooks.router import Bound, Handler, Router
 from connector_async.webhooks.settings import WebhookStats
 from connector_async.wire import AcceptStatusEvent, ConversationChange, Message, MessagingEvent, to_wire
 
-__all__ = ["Failure", "Result", "Runner", "Turn"]
+if TYPE_CHECKING:
+    from connector_async.conversation import Conversation
+
+__all__ = ["Failure", "Result", "Runner"]
 
 logger = logging.getLogger("connector_async.webhooks")
 
 _MAX_DIALOG_TYPES = 10_000
-
-
-@attrs.frozen(kw_only=True)
-class Turn:
-    """The circumstances in which an event is handed out."""
-
-    after_gap: bool = False
-    is_late: bool = False
-    attempt: int = 1
-    done: Collection[Handler[Any]] = ()
-    """Handlers that succeeded with it at an earlier attempt."""
 
 
 @attrs.frozen
@@ -51,8 +42,8 @@ class Failure:
 class Result:
     """What came of one turn."""
 
-    done: list[Handler[Any]] = attrs.field(factory=list[Handler[Any]])
-    failures: list[Failure] = attrs.field(factory=list[Failure])
+    done: list[Handler[Any]]
+    failures: list[Failure]
 
 
 @attrs.define(eq=False)
@@ -63,6 +54,7 @@ class Runner:
     router: Router
     stats: WebhookStats
     handler_timeout: float | None
+    patience: Patience
     _dialog_types: OrderedDict[tuple[str, str], str | None] = attrs.field(
         factory=OrderedDict[tuple[str, str], "str | None"], init=False
     )
@@ -70,21 +62,31 @@ class Runner:
 
     async def run(self, part: Part, turn: Turn) -> Result:
         """Hand out one event; never raises but for cancellation."""
-        result = Result(done=list(turn.done))
-        try:
-            found = await self._find(part)
-        except Exception as error:
-            logger.exception("cannot tell whose conversation %s is", part.conversation_id)
-            result.failures.append(Failure("find_conversation", error))
-            return result
-        if found is None:
-            self._skip_unclaimed(part)
-            return result
-        incoming = self._incoming(part, found, turn)
-        await self._observe(incoming, result)
+        result = Result([*turn.done], [])
+        conversation = self.port.conversation_in_use(part.conversation_id) if part.is_told_apart else None
+        if conversation is not None:
+            incoming = self._incoming(part, conversation, None, turn)
+        else:
+            found = await self._find_safely(part, result)
+            if found is None:
+                return result
+            incoming = self._incoming(part, found.conversation, found.lp_consumer_id, turn)
+        if self._is_for_others(incoming, result):
+            await self._keep_for_others(incoming, result)
         for bound in self._handlers(incoming, result):
-            if bound.handler not in turn.done:
-                await self._call(bound, incoming, result)
+            if bound.handler in turn.done:
+                continue
+            try:
+                work = bound.call(incoming)
+                is_done, waits_for = self.patience.begin(work)
+                if not is_done:
+                    await self.patience.finish(self.handler_timeout, work, waits_for)
+            except Exception as error:
+                logger.exception("handler %s failed", bound.name)
+                result.failures.append(Failure(bound.name, error))
+                await self._tell(bound, incoming, error)
+            else:
+                result.done.append(bound.handler)
         return result
 
     def _handlers(self, incoming: Incoming[Any], result: Result) -> list[Bound]:
@@ -95,12 +97,20 @@ class Runner:
             result.failures.append(Failure("when", error))
             return []
 
+    async def _find_safely(self, part: Part, result: Result) -> FoundConversation | None:
+        try:
+            found = await self._find(part)
+        except Exception as error:
+            logger.exception("cannot tell whose conversation %s is", part.conversation_id)
+            result.failures.append(Failure("find_conversation", error))
+            return None
+        if found is None:
+            self._skip_unclaimed(part)
+        return found
+
     async def _find(self, part: Part) -> FoundConversation | None:
-        change = part.change
         found = await self.port.find_conversation(
-            part.conversation_id,
-            lp_consumer_id=part.lp_consumer_id,
-            is_told_apart=isinstance(change, ConversationChange) or change.role is not None,
+            part.conversation_id, lp_consumer_id=part.lp_consumer_id, is_told_apart=part.is_told_apart
         )
         if found is not None:
             return found
@@ -129,27 +139,13 @@ class Runner:
                 part.conversation_id,
             )
 
-    def _incoming(self, part: Part, found: FoundConversation, turn: Turn) -> Incoming[Any]:
-        change = part.change if isinstance(part.change, MessagingEvent) else None
-        return Incoming(
-            event=part.event,
-            conversation=found.conversation,
-            consumer=found.consumer,
-            session=self.port.session,
-            account_id=self.port.account_id,
-            conversation_id=part.conversation_id,
-            dialog_id=part.dialog_id,
-            dialog_type=self._dialog_type(part),
-            sequence=part.sequence,
-            role=None if change is None else change.role,
-            originator_id=None if change is None else change.originator_id,
-            is_echo=change is not None and is_from_consumer(change, found.lp_consumer_id),
-            after_gap=turn.after_gap,
-            is_late=turn.is_late,
-            attempt=turn.attempt,
-            change=part.change,
-            notification=part.notification,
+    def _incoming(
+        self, part: Part, conversation: Conversation, lp_consumer_id: str | None, turn: Turn
+    ) -> Incoming[Any]:
+        is_echo = isinstance(part.change, MessagingEvent) and is_from_consumer(
+            part.role, part.change.originator_id, lp_consumer_id
         )
+        return Incoming(part, turn, conversation, self.port, self._dialog_type(part), is_echo)
 
     def _dialog_type(self, part: Part) -> str | None:
         """What a conversation change told of the dialog, else what its id tells."""
@@ -160,47 +156,38 @@ class Runner:
                     self._dialog_types.popitem(last=False)
         if part.dialog_id is None:
             return None
-        told = self._dialog_types.get((part.conversation_id, part.dialog_id))
+        told = self._dialog_types.get((part.conversation_id, part.dialog_id)) if self._dialog_types else None
         return told or guess_dialog_type(part.conversation_id, part.dialog_id)
 
-    async def _observe(self, incoming: Incoming[Any], result: Result) -> None:
-        """Let the session take note; an echo that it did not wait for is left for the worker that did."""
+    def _is_for_others(self, incoming: Incoming[Any], result: Result) -> bool:
+        """Let the session take note; whether another worker may be waiting for what it has not waited for."""
         try:
             is_awaited = self.port.observe(incoming)
-            if not incoming.is_echo:
-                if isinstance(incoming.event, AcceptStatusEvent) and not is_awaited and self.port.store.durable:
-                    await self._keep_receipt(incoming, incoming.event)
-                return
-            self.stats.echoes += 1
-            if not is_awaited and self.port.store.durable:
-                # An echo is an event in a dialog: a message, never a conversation change.
-                digest = event_digest(to_wire(cast("Message", incoming.event)))
-                await self.port.store.put_echo(
-                    incoming.account_id, incoming.conversation_id, digest, incoming.sequence
-                )
         except Exception as error:
             logger.exception("the session could not take note of an event of %s", incoming.conversation_id)
             result.failures.append(Failure("observe", error))
+            return False
+        self.stats.echoes += incoming.is_echo
+        return (
+            not is_awaited
+            and (incoming.is_echo or isinstance(incoming.event, AcceptStatusEvent))
+            and self.port.store.durable
+        )
 
-    async def _keep_receipt(self, incoming: Incoming[Any], receipt: AcceptStatusEvent) -> None:
-        """Leave a receipt for the worker that sent what it names; numbers count within a dialog."""
-        if incoming.dialog_id is not None:
-            await self.port.store.put_receipt(
-                incoming.account_id, incoming.dialog_id, receipt.status, receipt.sequence_list
-            )
-
-    async def _call(self, bound: Bound, incoming: Incoming[Any], result: Result) -> None:
+    async def _keep_for_others(self, incoming: Incoming[Any], result: Result) -> None:
+        """Leave an echo or a receipt for the worker that sent what it is about."""
+        store, event = self.port.store, incoming.event
         try:
-            if self.handler_timeout is None:
-                await bound.call(incoming)
-            else:
-                await within(self.handler_timeout, bound.call(incoming))
+            if incoming.is_echo:
+                # An echo is an event in a dialog: a message, never a conversation change.
+                digest = event_digest(to_wire(cast("Message", event)))
+                await store.put_echo(incoming.account_id, incoming.conversation_id, digest, incoming.sequence)
+            elif incoming.dialog_id is not None:
+                # The numbers count within a dialog.
+                await store.put_receipt(incoming.account_id, incoming.dialog_id, event.status, event.sequence_list)
         except Exception as error:
-            logger.exception("handler %s failed", bound.name)
-            result.failures.append(Failure(bound.name, error))
-            await self._tell(bound, incoming, error)
-        else:
-            result.done.append(bound.handler)
+            logger.exception("the session could not take note of an event of %s", incoming.conversation_id)
+            result.failures.append(Failure("observe", error))
 
     async def _tell(self, bound: Bound, incoming: Incoming[Any], error: Exception) -> None:
         for tell in bound.error_handlers:

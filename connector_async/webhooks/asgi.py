@@ -21,10 +21,10 @@ from connector_async.errors import (
 )
 from connector_async.webhooks._answer_guard import AnswerGuard
 from connector_async.webhooks._head import Head, Headers, read_head
-from connector_async.webhooks._patience import within
+from connector_async.webhooks._patience import Patience
 from connector_async.webhooks.dispatcher import Acceptance, Dispatcher
 from connector_async.webhooks.events import AnswersSlow, DeliveryRefused, PreviousSecretNeeded
-from connector_async.webhooks.receiver import MAX_BODY_BYTES, Verified
+from connector_async.webhooks.receiver import MAX_BODY_BYTES
 from connector_async.webhooks.settings import Ack
 
 __all__ = ["AccountDirectory", "WebhookApp"]
@@ -69,16 +69,16 @@ def _headers_of(status: int) -> tuple[tuple[bytes, bytes], ...]:
 _HEADERS = {status: _headers_of(status) for status in _TEXTS}
 
 
-class _ClientGone(Exception):
-    """The client hung up before its request was complete: there is nobody to answer."""
-
-
 class _NotAccepted(Exception):
-    """The request is refused before it is looked at as a delivery."""
+    """The request is refused before it is looked at as a delivery; without a status if there is nobody to answer."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int | None) -> None:
         super().__init__(status)
         self.status = status
+
+
+class _SecretsUnknown(Exception):
+    """The session has no credentials yet."""
 
 
 @attrs.define(eq=False)
@@ -132,6 +132,7 @@ class WebhookApp:
         self._max_body_bytes = max_body_bytes
         self._read_timeout = read_timeout
         self._clock = clock
+        self._patience = Patience()
         self._guard = AnswerGuard()
         self._refusals = _RefusalLimit()
 
@@ -154,10 +155,14 @@ class WebhookApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan of the server."""
-        if scope["type"] == "lifespan":
+        if scope["type"] == "http":
+            status = await self._serve(scope, receive)
+            if status is not None:
+                # The list is the receiver's to change: frameworks add headers of their own.
+                await send({"type": "http.response.start", "status": status, "headers": [*_HEADERS[status]]})
+                await send({"type": "http.response.body", "body": _TEXTS[status]})
+        elif scope["type"] == "lifespan":
             await _live(receive, send)
-        elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
         else:
             raise RuntimeError(f"webhooks come by http, not by {scope['type']}")
 
@@ -171,142 +176,137 @@ class WebhookApp:
         Returns:
             The status to answer with and a short plain text, empty for 200. Nothing is raised but cancellation.
         """
-        account: list[Dispatcher] = []
         try:
             head = read_head(headers)
         except WebhookError as error:
-            self._note_refusal(error, account)
-            return error.status, _TEXTS[error.status]
-        return await self._timed(head, body, account)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            if scope["method"] != "POST":
-                raise _NotAccepted(405)
-            # Who is no vendor gets no memory: the body is not even read.
-            head = read_head(scope["headers"])
-            body = await self._read(head, receive)
-        except WebhookError as error:
-            self._note_refusal(error, [])
-            status, text = error.status, _TEXTS[error.status]
-        except _ClientGone:
-            logger.debug("the client hung up before its request was complete")
-            return
-        except _NotAccepted as refusal:
-            status, text = refusal.status, _TEXTS[refusal.status]
+            status = self._refuse(error, None)
         else:
-            status, text = await self._timed(head, body, [])
-        await _answer(send, status, text)
+            status = await self._take(head, body)
+        return status, _TEXTS[status]
 
-    async def _read(self, head: Head, receive: Receive) -> bytes:
+    async def _serve(self, scope: Scope, receive: Receive) -> int | None:
+        """The status to answer with; None if there is nobody to answer."""
+        try:
+            head = self._look_at(scope)
+            reading = self._read(head, receive)
+            is_done, body = self._patience.begin(reading)
+            if not is_done:
+                body = await self._patience.finish(self._read_timeout, reading, body)
+        except _NotAccepted as refusal:
+            return refusal.status
+        except TimeoutError:
+            return 408
+        return await self._take(head, body)
+
+    def _look_at(self, scope: Scope) -> Head:
+        """The headers, if the body is worth reading: who is no vendor gets no memory."""
+        if scope["method"] != "POST":
+            raise _NotAccepted(405)
+        try:
+            head = read_head(scope["headers"])
+        except WebhookError as error:
+            raise _NotAccepted(self._refuse(error, None)) from error
         if not head.is_plain:
             # The signature is over the bytes as sent, so they must come unencoded.
             raise _NotAccepted(400)
         if head.length is not None and head.length > self._max_body_bytes:
             raise _NotAccepted(413)
-        try:
-            body = await within(self._read_timeout, self._join(receive))
-        except TimeoutError:
-            raise _NotAccepted(408) from None
-        if head.length is not None and len(body) != head.length:
-            raise _NotAccepted(400)
-        return body
+        return head
 
-    async def _join(self, receive: Receive) -> bytes:
+    async def _read(self, head: Head, receive: Receive) -> bytes:
         chunks: list[bytes] = []
-        size = 0
-        while True:
+        size, is_more = 0, True
+        while is_more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise _ClientGone
-            chunk = message.get("body", b"")
-            size += len(chunk)
+                logger.debug("the client hung up before its request was complete")
+                raise _NotAccepted(None)
+            is_more = message.get("more_body", False)
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
             if size > self._max_body_bytes:
                 raise _NotAccepted(413)
-            if not message.get("more_body", False):
-                return b"".join((*chunks, chunk)) if chunks else chunk
-            chunks.append(chunk)
+        if head.length is not None and size != head.length:
+            raise _NotAccepted(400)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def _timed(self, head: Head, body: bytes, account: list[Dispatcher]) -> tuple[int, bytes]:
+    async def _take(self, head: Head, body: bytes) -> int:
+        """The status of a delivery; how long that took is watched."""
         started = self._clock()
+        dispatcher: Dispatcher | None = None
         try:
-            status = await self._take(head, body, account)
+            dispatcher = await self._accounts(head.account_id)
+            if dispatcher is None:
+                raise WrongAccount("the delivery is for an account that is not served here")
+            if len(body) > self._max_body_bytes:
+                raise WebhookBodyTooLarge(f"the body exceeds {self._max_body_bytes} bytes")
+            try:
+                accepting = self._open(dispatcher, head, body)
+            except (InvalidSignature, UnreadableNotification) as error:
+                accepting = self._think_again(error, dispatcher, head, body)
+            status = 200 if await accepting is Acceptance.DONE else 503
+        except _SecretsUnknown:
+            logger.warning("a delivery is left to the vendor to bring again: the credentials are not known yet")
+            status = 503
         except WebhookError as error:
-            status = error.status
-            self._note_refusal(error, account)
+            status = self._refuse(error, dispatcher)
         except Exception:
             logger.exception("a delivery could not be taken in")
             status = 500
         now = self._clock()
         mean = self._guard.record(now - started, now)
         if mean is not None:
-            self._raise_alarm(mean, account)
-        return status, _TEXTS[status]
+            self._raise_alarm(mean, dispatcher)
+        return status
 
-    async def _take(self, head: Head, body: bytes, account: list[Dispatcher]) -> int:
-        """The status; `account` gets the dispatcher as soon as it is known, also when this raises."""
-        dispatcher = await self._accounts(head.account_id)
-        if dispatcher is None:
-            raise WrongAccount("the delivery is for an account that is not served here")
-        account.append(dispatcher)
-        if len(body) > self._max_body_bytes:
-            raise WebhookBodyTooLarge(f"the body exceeds {self._max_body_bytes} bytes")
-        try:
-            try:
-                verified = self._verify(dispatcher, head, body)
-            except InvalidSignature:
-                if self._reload_secrets is None or not await self._reload_secrets(head.account_id):
-                    raise
-                # The same receiver, with other secrets now.
-                verified = self._verify(dispatcher, head, body)
-        except UnreadableNotification:
-            acceptance = await dispatcher.keep_unreadable(body)
-            if acceptance is None:
-                raise
-            return _status_of(acceptance)
-        if verified is None:
-            logger.warning("a delivery is left to the vendor to bring again: the credentials are not known yet")
-            return 503
-        if verified.used_previous_secret:
-            dispatcher.port.emit(PreviousSecretNeeded(account_id=verified.account_id, client_id=verified.client_id))
-        ack = self._ack or ("stored" if dispatcher.port.store.durable else "queued")
-        return _status_of(await dispatcher.accept(verified.notification, body, ack))
-
-    def _verify(self, dispatcher: Dispatcher, head: Head, body: bytes) -> Verified | None:
-        """What was verified; None before the session has any secret."""
+    def _open(self, dispatcher: Dispatcher, head: Head, body: bytes) -> Awaitable[Acceptance]:
         receiver = dispatcher.receiver
         if receiver is None:
-            return None
+            raise _SecretsUnknown
         is_heard = self._refusals.count < _REFUSALS_PER_SECOND or int(self._clock()) != self._refusals.second
-        return receiver.verify_read(head, body, with_diagnosis=is_heard)
+        notification, used_previous = receiver.open(head, body, with_diagnosis=is_heard)
+        if used_previous:
+            dispatcher.port.emit(PreviousSecretNeeded(account_id=head.account_id, client_id=head.client_id))
+        return dispatcher.accept(notification, body, self._ack)
 
-    def _note_refusal(self, error: WebhookError, account: list[Dispatcher]) -> None:
+    async def _think_again(self, error: WebhookError, dispatcher: Dispatcher, head: Head, body: bytes) -> Acceptance:
+        """What does not fit may fit other secrets; what fits and cannot be read may be kept.
+
+        Raises:
+            WebhookError: Neither is so.
+        """
+        if isinstance(error, InvalidSignature):
+            if self._reload_secrets is None or not await self._reload_secrets(head.account_id):
+                raise error
+            try:
+                # The same receiver, with other secrets now.
+                return await self._open(dispatcher, head, body)
+            except UnreadableNotification as unreadable:
+                error = unreadable
+        acceptance = await dispatcher.keep_unreadable(body)
+        if acceptance is None:
+            raise error
+        return acceptance
+
+    def _refuse(self, error: WebhookError, dispatcher: Dispatcher | None) -> int:
+        """The status of a delivery that is refused; the hooks hear of it where the account is known."""
         reason = error.reason if isinstance(error, InvalidSignature) else str(error)
         if self._refusals.allows(self._clock()):
             logger.warning("delivery refused with %d: %s: %s", error.status, type(error).__name__, reason)
-        for dispatcher in account:
+        if dispatcher is not None:
             dispatcher.counters.refused += 1
             dispatcher.port.emit(DeliveryRefused(status=error.status, reason=f"{type(error).__name__}: {reason}"))
+        return error.status
 
-    def _raise_alarm(self, mean: float, account: list[Dispatcher]) -> None:
+    def _raise_alarm(self, mean: float, dispatcher: Dispatcher | None) -> None:
         logger.error(
             "webhooks were answered in %.1f s on average over %d s; at 2.5 s over 2 minutes the vendor may disable "
             "the app without notice: look for what blocks the event loop, or for a slow disk under the store",
             mean,
             self._guard.window,
         )
-        for dispatcher in account:
+        if dispatcher is not None:
             dispatcher.port.emit(AnswersSlow(mean=mean, window=self._guard.window))
-
-
-def _status_of(acceptance: Acceptance) -> int:
-    return 200 if acceptance is Acceptance.DONE else 503
-
-
-async def _answer(send: Send, status: int, text: bytes) -> None:
-    # The list is the receiver's to change: frameworks add headers of their own.
-    await send({"type": "http.response.start", "status": status, "headers": [*_HEADERS[status]]})
-    await send({"type": "http.response.body", "body": text})
 
 
 async def _live(receive: Receive, send: Send) -> None:

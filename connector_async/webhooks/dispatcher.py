@@ -22,10 +22,11 @@ from connector_async.webhooks._durable import DurableInbox
 from connector_async.webhooks._job import Job
 from connector_async.webhooks._lanes import Lanes
 from connector_async.webhooks._parts import Part, split
-from connector_async.webhooks._patience import loop_clock
+from connector_async.webhooks._patience import Patience
 from connector_async.webhooks._ports import SessionPort
-from connector_async.webhooks._runner import Failure, Result, Runner, Turn
+from connector_async.webhooks._runner import Failure, Result, Runner
 from connector_async.webhooks.events import DeliveryShed, HandlerFailed, OrderGap
+from connector_async.webhooks.incoming import Turn
 from connector_async.webhooks.receiver import AppRecord, WebhookReceiver
 from connector_async.webhooks.router import Router
 from connector_async.webhooks.settings import Ack, WebhookSettings, WebhookStats
@@ -85,6 +86,7 @@ class Dispatcher:
     _lanes: Lanes[Job] = attrs.field(init=False)
     _runner: Runner = attrs.field(init=False)
     _durable: DurableInbox = attrs.field(init=False)
+    _patience: Patience = attrs.field(factory=Patience, init=False)
     _in_progress: dict[str, Job] = attrs.field(factory=dict[str, Job], init=False)
     _secrets: tuple[tuple[AppRecord, ...], WebhookReceiver] | None = attrs.field(default=None, init=False)
     _is_watching: bool = attrs.field(default=False, init=False)
@@ -95,8 +97,8 @@ class Dispatcher:
         self._inbox = Inbox(
             window=settings.reorder_window, patience=settings.gap_timeout, max_streams=settings.max_dialogs
         )
-        self._lanes = Lanes(self._handle, self.port.start_soon, settings.max_handlers)
-        self._runner = Runner(self.port, self.router, self.counters, settings.handler_timeout)
+        self._lanes = Lanes(self._handle, self.port.start_soon, settings.max_handlers, self._patience)
+        self._runner = Runner(self.port, self.router, self.counters, settings.handler_timeout, self._patience)
         self._durable = DurableInbox(
             self.port, settings, self.counters, room=self._durable_room, take=self._take, wall_clock=self.wall_clock
         )
@@ -118,7 +120,7 @@ class Dispatcher:
 
     def _now(self) -> float:
         if self.clock is None:
-            self.clock = loop_clock()
+            self.clock = self._patience.clock()
         return self.clock()
 
     def start(self) -> None:
@@ -126,20 +128,24 @@ class Dispatcher:
         if self.port.store.durable and not self._is_draining:
             self._durable.start()
 
-    async def accept(self, notification: Notification[Any], body: bytes, ack: Ack) -> Acceptance:
+    async def accept(self, notification: Notification[Any], body: bytes, ack: Ack | None) -> Acceptance:
         """Take in a verified delivery; returns as soon as `ack` is reached.
 
         Args:
             notification: What was in it.
             body: The raw bytes, for the store.
-            ack: What must be so before the vendor is told that it arrived.
+            ack: What must be so before the vendor is told that it arrived; None: stored, where the store is durable,
+                else queued.
         """
+        is_durable = self.port.store.durable
         parts = split(notification)
         self.counters.received += len(parts)
         self.counters.unroutable += not parts
-        if ack == "queued":
-            return await self._accept_queued(parts, body)
-        if ack == "handled" and not self.port.store.durable:
+        if ack == "queued" or (ack is None and not is_durable):
+            body_to_keep = body if is_durable else b""
+            left = [part for part in parts if not self._queue(part, body_to_keep)]
+            return await self._accept_rest(left, body) if left else Acceptance.DONE
+        if ack == "handled" and not is_durable:
             return await self._accept_handled(parts)
         return await self._accept_stored(parts, body, is_waiting=ack == "handled")
 
@@ -203,15 +209,21 @@ class Dispatcher:
 
     # Taking in
 
-    async def _accept_queued(self, parts: list[Part], body: bytes) -> Acceptance:
+    def _queue(self, part: Part, body: bytes) -> bool:
+        """Whether an event was taken into memory, or needs not be taken at all."""
+        if part.key is None:
+            self._take_chat_state(part)
+        elif self._is_draining or self._load() >= self.settings.max_queue:
+            return False
+        else:
+            self._offer(Job(part, body, is_asked=True))
+        return True
+
+    async def _accept_rest(self, parts: list[Part], body: bytes) -> Acceptance:
+        """Put into the store what memory has no room for, or leave it to the vendor."""
         acceptance = Acceptance.DONE
-        kept_body = body if self.port.store.durable else b""
         for part in parts:
-            if part.key is None:
-                self._take_chat_state(part)
-            elif not self._is_draining and self._load() < self.settings.max_queue:
-                self._offer(Job(part, kept_body, is_asked=True))
-            elif not self.port.store.durable or await self._store(part, body) is Admission.FULL:
+            if not self.port.store.durable or await self._store(part, body) is Admission.FULL:
                 acceptance = self._refuse(part)
         return acceptance
 
@@ -313,6 +325,12 @@ class Dispatcher:
 
     def _offer(self, job: Job, *, is_new: bool = False) -> bool:
         """Whether the event will be handled, now or in its turn."""
+        part = job.part
+        if part.sequence is not None and self._inbox.take_next(
+            part.conversation_id, part.dialog_id or "", part.sequence
+        ):
+            self._lanes.put(part.conversation_id, job)
+            return True
         verdict = self._put_in_order(job, is_new=is_new)
         self.counters.duplicates += verdict is Verdict.DUPLICATE
         self.counters.outdated += verdict is Verdict.OUTDATED
@@ -378,12 +396,13 @@ class Dispatcher:
             if job.is_asked and not await self._is_first(job.part):
                 self.counters.duplicates += 1
                 return
-            job.result = await self._runner.run(job.part, job.turn)
-            self.counters.handled += not job.result.failures
-            if job.delivery is None and not job.result.failures:
-                return
-            wait = await self._finish(job, job.result)
-            for failure in job.result.failures:
+            job.result = result = await self._runner.run(job.part, job.turn)
+            if not result.failures:
+                self.counters.handled += 1
+                if job.delivery is None:
+                    return
+            wait = await self._finish(job, result)
+            for failure in result.failures:
                 self._report(job, failure, wait)
         finally:
             if job.part.key is not None and self._in_progress.get(job.part.key) is job:

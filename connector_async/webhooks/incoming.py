@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from connector_async.consumer import Consumer
     from connector_async.conversation import Conversation
     from connector_async.session import ConnectorSession
+    from connector_async.webhooks._parts import Part
+    from connector_async.webhooks._ports import SessionPort
 
 __all__ = ["Incoming", "Unclaimed"]
 
@@ -31,48 +34,122 @@ E_co = TypeVar("E_co", covariant=True)
 _CONSUMER, _ALL = Role.CONSUMER.value, MessageAudience.ALL.value
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True)
+class Turn:
+    """The circumstances in which an event is handed out."""
+
+    after_gap: bool = False
+    is_late: bool = False
+    attempt: int = 1
+    done: Collection[Callable[[Incoming[Any]], Awaitable[object]]] = ()
+    """Handlers that succeeded with it at an earlier attempt."""
+
+
 class Incoming(Generic[E_co]):
-    """One event of a conversation of ours.
+    """One event of a conversation of ours."""
 
-    Attributes:
-        event: What happened, typed: `ContentEvent`, `RichContentEvent`, `AcceptStatusEvent`, `ChatStateEvent`,
-            `ConversationChange`, or `UnknownEvent`.
-        conversation: The `Conversation` that it happened in.
-        consumer: The `Consumer` of that conversation.
-        session: The session that got it.
-        account_id: The account.
-        conversation_id: The conversation's id.
-        dialog_id: The dialog; None for a conversation change, which is about all of them.
-        dialog_type: `MAIN`, `POST_SURVEY` …; None where it is not known.
-        sequence: The event's number in its dialog; None for chat states and conversation changes.
-        role: As what its originator takes part (see `Role`), or None where the feed does not say.
-        originator_id: Who caused it, as the cloud knows them.
-        is_echo: The consumer caused it: it is what we sent.
-        after_gap: Numbers before it in the dialog are missing; they may still come, then with `is_late`.
-        is_late: Events after it were handed out before it.
-        attempt: 1, or more when a handler failed and the durable store delivers it again.
-        change: The entry of the notification's `changes`, with all that came.
-        notification: The whole notification.
-    """
+    __slots__ = ("_conversation", "_dialog_type", "_is_echo", "_part", "_port", "_turn")
 
-    event: E_co
-    conversation: Conversation
-    consumer: Consumer
-    session: ConnectorSession = attrs.field(repr=False)
-    account_id: str
-    conversation_id: str
-    dialog_id: str | None
-    dialog_type: str | None
-    sequence: int | None
-    role: str | None
-    originator_id: str | None
-    is_echo: bool
-    after_gap: bool
-    is_late: bool
-    attempt: int
-    change: MessagingEvent | ConversationChange = attrs.field(repr=False)
-    notification: Notification[Any] = attrs.field(repr=False)
+    def __init__(  # noqa: PLR0917 - made in one place, for each event: keywords would cost as much again
+        self,
+        part: Part,
+        turn: Turn,
+        conversation: Conversation,
+        port: SessionPort,
+        dialog_type: str | None,
+        is_echo: bool,  # noqa: FBT001 - as above
+    ) -> None:
+        self._part = part
+        self._turn = turn
+        self._conversation = conversation
+        self._port = port
+        self._dialog_type = dialog_type
+        self._is_echo = is_echo
+
+    @property
+    def event(self) -> E_co:
+        """What happened, typed: `ContentEvent`, `AcceptStatusEvent`, `ConversationChange` …, or `UnknownEvent`."""
+        return self._part.event  # type: ignore[return-value]  # the router asked for it
+
+    @property
+    def conversation(self) -> Conversation:
+        """Where it happened."""
+        return self._conversation
+
+    @property
+    def consumer(self) -> Consumer:
+        """Whose conversation it is."""
+        return self._conversation.consumer
+
+    @property
+    def session(self) -> ConnectorSession:
+        """The session that got it."""
+        return self._port.session
+
+    @property
+    def account_id(self) -> str:
+        """The account."""
+        return self._port.account_id
+
+    @property
+    def conversation_id(self) -> str:
+        """The conversation's id."""
+        return self._part.conversation_id
+
+    @property
+    def dialog_id(self) -> str | None:
+        """The dialog's id; None for a conversation change, which is about all of them."""
+        return self._part.dialog_id
+
+    @property
+    def dialog_type(self) -> str | None:
+        """`MAIN`, `POST_SURVEY` …; None where it is not known."""
+        return self._dialog_type
+
+    @property
+    def sequence(self) -> int | None:
+        """Its number in the dialog; None for chat states and conversation changes."""
+        return self._part.sequence
+
+    @property
+    def role(self) -> str | None:
+        """As what its originator takes part (see `Role`), or None where the feed does not say."""
+        return self._part.role
+
+    @property
+    def originator_id(self) -> str | None:
+        """Who caused it, as the cloud knows them."""
+        return self.change.originator_id if isinstance(self.change, MessagingEvent) else None
+
+    @property
+    def is_echo(self) -> bool:
+        """The consumer caused it: it is what we sent."""
+        return self._is_echo
+
+    @property
+    def after_gap(self) -> bool:
+        """Numbers before it in the dialog are missing; they may still come, then with `is_late`."""
+        return self._turn.after_gap
+
+    @property
+    def is_late(self) -> bool:
+        """Events after it were handed out before it."""
+        return self._turn.is_late
+
+    @property
+    def attempt(self) -> int:
+        """1, or more when a handler failed and the durable store delivers it again."""
+        return self._turn.attempt
+
+    @property
+    def change(self) -> MessagingEvent | ConversationChange:
+        """The entry of the notification's `changes`, with all that came."""
+        return self._part.change
+
+    @property
+    def notification(self) -> Notification[Any]:
+        """The whole notification."""
+        return self._part.notification
 
     @property
     def text(self) -> str:
@@ -92,8 +169,8 @@ class Incoming(Generic[E_co]):
     @property
     def audience(self) -> str:
         """Who may see it; anything but ALL must not be shown to the consumer."""
-        told = self.change.message_audience if isinstance(self.change, MessagingEvent) else None
-        return told or _ALL
+        change = self._part.change
+        return (change.message_audience if isinstance(change, MessagingEvent) else None) or _ALL
 
     async def reply(self, text: str, **options: Any) -> SendResult:
         """Say something in the same dialog, as its consumer.
@@ -107,6 +184,12 @@ class Incoming(Generic[E_co]):
         """
         options.setdefault("dialog_id", self.dialog_id)
         return await self.conversation.send_text(text, **options)
+
+    def __repr__(self) -> str:
+        return (
+            f"Incoming(event={self.event!r}, conversation_id={self.conversation_id!r}, dialog_id={self.dialog_id!r}, "
+            f"sequence={self.sequence!r}, role={self.role!r}, attempt={self.attempt!r})"
+        )
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -133,12 +216,12 @@ def guess_dialog_type(conversation_id: str, dialog_id: str) -> str | None:
     return DialogType.MAIN if dialog_id == conversation_id else None
 
 
-def is_from_consumer(change: MessagingEvent, lp_consumer_id: str | None) -> bool:
+def is_from_consumer(role: str | None, originator_id: str | None, lp_consumer_id: str | None) -> bool:
     """Whether an event is an echo of ours.
 
     Feeds without roles name only the originator. Where even our consumer's id is not known, it counts as an echo: a
     bot that missed a message is better than one that answers itself.
     """
-    if change.role is not None:
-        return change.role == _CONSUMER
-    return lp_consumer_id is None or change.originator_id in (None, lp_consumer_id)
+    if role is not None:
+        return role == _CONSUMER
+    return lp_consumer_id is None or originator_id in (None, lp_consumer_id)

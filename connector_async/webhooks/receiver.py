@@ -20,8 +20,8 @@ from connector_async.errors import (
     WrongAccount,
     WrongClient,
 )
+from connector_async.protocol.signature import Keyring
 from connector_async.webhooks._head import Head, Headers, read_head
-from connector_async.webhooks._keyring import Keyring
 from connector_async.wire import Notification, decode_notification
 
 __all__ = ["AppRecord", "Credentials", "Headers", "Secrets", "Verified", "WebhookReceiver"]
@@ -146,26 +146,28 @@ class WebhookReceiver:
 
         Source: Connector API, "Webhooks: notification protocol".
         """
-        return self.verify_read(read_head(headers), bytes(body), with_diagnosis=with_diagnosis)
+        head = read_head(headers)
+        notification, used_previous = self.open(head, bytes(body), with_diagnosis=with_diagnosis)
+        return Verified(
+            account_id=head.account_id,
+            client_id=head.client_id,
+            notification=notification,
+            used_previous_secret=used_previous,
+        )
 
-    def verify_read(self, head: Head, body: bytes, *, with_diagnosis: bool = True) -> Verified:
-        """As `verify`, with headers that were read before."""
+    def open(self, head: Head, body: bytes, *, with_diagnosis: bool = True) -> tuple[Notification[Any], bool]:
+        """As `verify`, with headers read before: the notification, and whether it took a secret of the past."""
         if len(body) > self.max_body_bytes:
             raise WebhookBodyTooLarge(f"the body exceeds {self.max_body_bytes} bytes")
-        account_id, client_id = key = (head.account_id, head.client_id)
-        keyring = self._keyrings.get(key) or self._make_keyring(account_id, client_id)
+        key = (head.account_id, head.client_id)
+        keyring = self._keyrings.get(key) or self._make_keyring(*key)
         is_previous = keyring.check(body, head.signature, with_diagnosis=with_diagnosis)
         if is_previous:
             self._needed_at[key] = self._clock()
         # Only now: strangers name whatever account they like.
         if key not in self._keyrings and len(self._keyrings) < _MAX_KEYRINGS:
             self._keyrings[key] = keyring
-        return Verified(
-            account_id=account_id,
-            client_id=client_id,
-            notification=read_notification(body),
-            used_previous_secret=is_previous,
-        )
+        return read_notification(body), is_previous
 
     def _make_keyring(self, account_id: str, client_id: str) -> Keyring:
         of_account = [app for app in self._apps if app.account_id in {None, account_id}]

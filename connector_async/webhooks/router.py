@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterator
-from functools import partial
 from typing import Any, TypeVar, overload
 from weakref import WeakSet
 
@@ -254,9 +253,12 @@ class Router:
 
 def _wrap(handler: CallNext, middleware: tuple[Middleware, ...]) -> CallNext:
     for layer in reversed(middleware):
-        handler = partial(_call_layer, layer, handler)
+        handler = _around(layer, handler)
     return handler
 
 
-async def _call_layer(layer: Middleware, call_next: CallNext, incoming: Incoming[Any]) -> object:
-    return await layer(incoming, call_next)
+def _around(layer: Middleware, call_next: CallNext) -> CallNext:
+    def call(incoming: Incoming[Any]) -> Awaitable[object]:
+        return layer(incoming, call_next)
+
+    return call

@@ -123,6 +123,7 @@ class StubConversation:
 
     def __init__(self, conversation_id: str) -> None:
         self.conversation_id = conversation_id
+        self.consumer = SimpleNamespace(ext_consumer_id="anna")
         self.said: list[tuple[str, Json]] = []
 
     async def send_text(self, text: str, **options: Any) -> str:
@@ -160,6 +161,9 @@ class StubPort:
     def emit(self, event: Event) -> None:
         self.emitted.append(event)
 
+    def conversation_in_use(self, conversation_id: str) -> None:
+        """Nobody holds one: `find_conversation` is asked."""
+
     async def find_conversation(
         self, conversation_id: str, *, lp_consumer_id: str | None = None, is_told_apart: bool = False
     ) -> FoundConversation | None:
@@ -183,7 +187,6 @@ class StubPort:
         conversation = self.conversations.setdefault(conversation_id, StubConversation(conversation_id))
         return FoundConversation(
             conversation=cast("Any", conversation),
-            consumer=cast("Any", SimpleNamespace(ext_consumer_id="anna")),
             lp_consumer_id=self.lp_consumer_id,
         )
 

@@ -18,11 +18,10 @@ from connector_async.errors import (
     WrongAccount,
     WrongClient,
 )
-from connector_async.protocol.signature import sign
+from connector_async.protocol.signature import Keyring, sign
 from connector_async.webhooks import AppRecord, WebhookReceiver
 from connector_async.webhooks import receiver as receiver_module
 from connector_async.webhooks._head import read_head
-from connector_async.webhooks._keyring import Keyring
 from connector_async.wire import ContentEvent, MessagingEvents
 from tests.guards import CANARY, assert_canary_absent
 from tests.protocol.test_signature import VECTORS
@@ -265,7 +264,7 @@ def test_a_misfit_is_explained_unless_that_is_declined() -> None:
     """A diagnosis hashes the body some thirty times: under a flood of forgeries nobody wants one."""
     receiver, headers = WebhookReceiver(SECRET), headers_for(BODY, "forged")
     with pytest.raises(InvalidSignature) as explained:
-        receiver.verify_read(read_head(headers), BODY)
+        receiver.open(read_head(headers), BODY)
     assert explained.value.reason.startswith("another secret")
     with pytest.raises(InvalidSignature) as plain:
         receiver.verify(headers, BODY, with_diagnosis=False)

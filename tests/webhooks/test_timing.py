@@ -58,10 +58,10 @@ def _times(receiver: WebhookReceiver, body: bytes, *signatures: bytes) -> tuple[
     with _no_collection():
         for at in turns:
             # A text of its own each time, as each delivery has: two that stay differ by where they lie in memory.
-            head.signature = signatures[at].decode()
+            head.signature = bytes(bytearray(signatures[at]))
             started = time.perf_counter_ns()
             try:
-                receiver.verify_read(head, body, with_diagnosis=False)
+                receiver.open(head, body, with_diagnosis=False)
             except InvalidSignature:
                 times[at].append(time.perf_counter_ns() - started)
     assert sum(map(len, times)) == VERIFICATIONS, "none was accepted"
