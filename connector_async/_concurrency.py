@@ -156,7 +156,7 @@ class _Flight(Generic[T]):
     __slots__ = ("result", "waiters")
 
     def __init__(self) -> None:
-        self.waiters: set[Slot] = set()
+        self.waiters: dict[Slot, None] = {}  # in the order in which they came, and in which they go on
         self.result: T | None = None
 
 
@@ -190,14 +190,14 @@ class SingleFlight:
         slot = self._clock.slot()
         if flight is None:
             flight = _Flight()
-            flight.waiters.add(slot)
+            flight.waiters[slot] = None
             self._take_off(key, flight, work)
         else:
-            flight.waiters.add(slot)
+            flight.waiters[slot] = None
         try:
             await slot
         finally:
-            flight.waiters.discard(slot)
+            flight.waiters.pop(slot, None)
         return flight.result  # type: ignore[return-value]  # set before the slot is settled
 
     def start(self, key: Hashable, work: Callable[[], Awaitable[object]]) -> None:

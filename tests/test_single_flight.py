@@ -261,3 +261,18 @@ def test_an_error_that_cannot_be_copied_is_its_own_twin() -> None:
     """Locks a bug: TypeError in the flight's `finally` left all waiters waiting."""
     error = _Foreign("refused", response=None)
     assert twin(error) is error
+
+
+async def test_waiters_go_on_in_the_order_in_which_they_came() -> None:
+    """Texts that wait for one conversation to be opened are sent in the order of the calls."""
+    went: list[int] = []
+    async with anyio.create_task_group() as tasks:
+        flights = SingleFlight(tasks, current_clock(tasks), lambda: RuntimeError("closed"))
+
+        async def wait(number: int) -> None:
+            await flights.run("key", lambda: anyio.sleep(0.01))
+            went.append(number)
+
+        for number in range(200):
+            tasks.start_soon(wait, number)
+    assert went == list(range(200))

@@ -543,3 +543,15 @@ async def test_the_timeout_of_a_message_is_for_all_that_it_takes(by_consumer: bo
             assert outcome.status is UNKNOWN
             assert isinstance(outcome.error, DeadlineExceeded)
         assert anyio.current_time() - started == pytest.approx(4.0, abs=0.1)
+
+
+async def test_texts_to_a_new_consumer_arrive_in_the_order_of_the_calls() -> None:
+    """They wait for one conversation to be opened, and go on in the order in which they came."""
+    cloud = FakeCloud(latency=0.1)
+    async with session_over(cloud) as session:
+        consumer = session.consumer("customer")
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(consumer.send_text, f"text {number}")
+    texts = [post.json["body"]["event"]["message"] for post in cloud.message_posts if isinstance(post.json, dict)]
+    assert texts == [f"text {number}" for number in range(100)]
