@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from collections.abc import AsyncIterator
 from typing import Any, LiteralString
@@ -484,6 +485,47 @@ async def test_the_counts_of_an_older_schema_are_taken_over(postgres: PostgresPl
     assert counts.maybe_duplicate == 3
     assert [claim.message.id for claim in await take(store)] == ["m4"]
     await store.aclose()
+
+
+async def test_the_tallies_are_what_counting_gives(postgres: PostgresPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked, in whatever order; nothing has been dropped here."""
+    monkeypatch.setattr("connector_async.store._postgres_pruning._ADD_UP_EVERY", 7)
+    store, chance = new_store(postgres), random.Random(7)
+    outbox, held = store.outbox, list[Claim]()
+    finals = [state for state in MessageState if state is not MessageState.BEGUN]
+    for number in range(150):
+        action = chance.choice(["put", "claim", "advance", "advance", "release", "revive", "discard", "forget"])
+        if action == "put":
+            await outbox.put(A, [message(chance.randrange(200), chance.choice("abcdef")) for _ in range(5)])
+        elif action == "claim":
+            held += await take(store, owner=chance.choice("pq"), lease=chance.choice([0.0, 60.0]), limit=3)
+        elif action == "advance":
+            chosen = {claim.message.consumer: claim for claim in chance.sample(held, min(4, len(held)))}
+            settlements = [
+                (
+                    claim,
+                    Settlement(
+                        state=(state := chance.choice(finals)),
+                        maybe_duplicate=chance.random() < 0.3,
+                        holds_lane=state.is_final and chance.random() < 0.2,
+                    ),
+                )
+                for claim in chosen.values()
+            ]
+            held += [one.next for one in await outbox.advance(A, settlements, lease=60.0) if one.next is not None]
+        elif action == "release":
+            await outbox.release(A, chance.sample(held, min(2, len(held))))
+        elif action == "forget" and number % 3 == 0:
+            await outbox.forget(A, chance.choice("abcdef"))
+        elif action in ("revive", "discard"):
+            await getattr(outbox, action)(A, f"m{chance.randrange(200)}")
+    tallied = "SELECT state, maybe_duplicate, sum(number)::int FROM tallies GROUP BY 1, 2 HAVING sum(number) <> 0"
+    counted = "SELECT state, maybe_duplicate AND state > 1, count(*)::int FROM messages GROUP BY 1, 2"
+    assert sorted(await sql(postgres, tallied)) == sorted(await sql(postgres, counted))
+    counts = await outbox.counts(A)
+    await store.aclose()
+    assert counts.accepted > 0
+    assert counts.unsettled > 0
 
 
 async def test_the_tallies_are_added_up_now_and_then(
