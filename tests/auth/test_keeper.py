@@ -101,6 +101,7 @@ async def test_nothing_is_fetched_before_somebody_asks() -> None:
         await anyio.sleep(10_000)
         assert k.service.calls == []
         assert k.keeper.current() is None
+        assert k.keeper.failure is None
         assert k.keeper.freshness is Freshness.EXPIRED
 
 
@@ -121,7 +122,9 @@ async def test_however_many_wait_there_is_one_call() -> None:
 
 
 @pytest.mark.parametrize(("jitter", "when"), [(0.0, 3240.0), (1.0, 2916.0)])
-async def test_a_token_is_renewed_in_the_background_before_it_ends(jitter: float, when: float) -> None:
+async def test_a_token_is_renewed_in_the_background_before_it_ends(
+    jitter: float, when: float, caplog: pytest.LogCaptureFixture
+) -> None:
     """At 90 % of its life, up to a tenth sooner by jitter; the vendor advises 5 minutes before the end."""
     async with kept(random=lambda: jitter) as k:
         first = await k.keeper.get()
@@ -131,7 +134,14 @@ async def test_a_token_is_renewed_in_the_background_before_it_ends(jitter: float
         second = k.keeper.current()
         assert second is not None
         assert (first.generation, second.generation) == (1, 2)
-        assert [event.generation for event in k.events if isinstance(event, TokenRefreshed)] == [1, 2]
+        assert k.keeper.fetched == 2
+        assert k.events == [
+            TokenRefreshed(generation=1, lifetime=3600.0),
+            TokenRefreshed(generation=2, lifetime=3600.0),
+        ]
+        told = [record for record in caplog.records if record.name == "connector_async.auth"]
+        assert [record.getMessage() for record in told] == ["AppJWT renewed, it lives 3600 s"] * 2
+        assert [record.__dict__["generation"] for record in told] == [1, 2]
 
 
 async def test_the_old_token_serves_while_a_renewal_is_slow() -> None:
@@ -418,7 +428,9 @@ async def test_an_error_of_an_unknown_kind_is_a_failed_renewal_whose_words_are_n
         with pytest.raises(TokenUnavailable, match="ZeroDivisionError") as caught:
             await k.keeper.get()
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
-        assert next(r.levelno for r in caplog.records if r.name == "connector_async.auth") == logging.ERROR
+        told = next(record for record in caplog.records if record.name == "connector_async.auth")
+        assert told.levelno == logging.ERROR
+        assert told.getMessage() == "the token renewal failed in an unexpected way (ZeroDivisionError)"
 
 
 async def test_each_waiter_gets_an_error_of_its_own() -> None:
@@ -454,10 +466,11 @@ async def test_a_close_lets_all_waiters_go_and_later_ones_too() -> None:
                 tasks.start_soon(ask)
             await anyio.sleep(0.5)
             k.keeper.close()
-        assert len(ended) == 10
+        assert [error.args for error in ended] == [("the session closed while a token was awaited",)] * 10
         k.keeper.close()
-        with pytest.raises(SessionClosed):
+        with pytest.raises(SessionClosed) as caught:
             await k.keeper.get()
+        assert caught.value.args == ("the session is closed",)
         with pytest.raises(SessionClosed):
             await k.keeper.renew(7, certain=True)
 

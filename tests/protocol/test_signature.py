@@ -155,6 +155,7 @@ def test_half_a_surrogate_pair_is_diagnosed_like_any_other_body() -> None:
     ("received", "signed", "words"),
     [
         (BODY + b"\n", BODY, "a trailing newline was added to the body"),
+        (b"boX\r\n", b"boX", "a trailing newline was added to the body"),
         (b"boX \r\n", b"boX ", "a trailing newline was added to the body"),
         (BODY, BODY + b"\n", "a trailing newline was cut from the body"),
         (BODY, BODY + b"\r\n", "a trailing newline was cut from the body"),
