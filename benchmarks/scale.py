@@ -64,14 +64,14 @@ def _job(place: Place, in_flight: int, seconds: float) -> Job:
 def _beside_idle(place: Place, options: argparse.Namespace, problems: list[str]) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
     job = _job(place, ACTIVE, options.seconds)
-    conditions = [(count, False) for count in options.consumers]
+    conditions = [(count, "") for count in options.consumers]
     # Through the whole path, tokens fetched and messages sent, as many as the time allows.
-    conditions += [(min(10_000, max(options.consumers)), True)]
-    for consumers, used in conditions:
-        made_by = "sending" if used else "the store"
+    conditions += [(min(10_000, max(options.consumers)), "conversation")]
+    for consumers, held in conditions:
+        made_by = "sending" if held else "the store"
         progress(f"{consumers:,} idle consumers, made by {made_by}")
         try:
-            facts = play("idle", job, consumers=consumers, used=used)
+            facts = play("idle", job, consumers=consumers, held=held)
         except RivalFailed as failure:
             problems.append(f"{consumers:,} idle consumers: {failure}")
             continue

@@ -11,24 +11,17 @@ import gc
 import sys
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable
 
-import attrs
 import orjson
 
-from benchmarks.client import all_held, all_workers, control, failure, measure_sends, send_once
+from benchmarks.client import all_held, all_workers, control, failure, send_once
+from benchmarks.idle import idle
 from benchmarks.job import Job
 from benchmarks.machine import loop_factory, pin, rss
 from benchmarks.rivals import load
 
-if TYPE_CHECKING:
-    from connector_async.store.memory import MemoryStore
-
-Handle = TypeVar("Handle")
 Facts = dict[str, object]
-REMEMBERED = 20_000
-"""Ids of finished requests that a session holds at most, to know a late answer."""
 
 
 async def held(job: Job, *, traced: bool) -> Facts:
@@ -40,58 +33,12 @@ async def held(job: Job, *, traced: bool) -> Facts:
         await all_workers(job.in_flight, lambda worker: send_once(send, worker))
         async with all_held(job, send):
             pass
-        idle = _traced() if traced else 0
+        before_them = _traced() if traced else 0
         async with all_held(job, send):
             hanging, resident = (_traced() if traced else 0), rss()
     return {
         "rss_per_request": (resident - before) / job.in_flight,
-        "traced_per_request": (hanging - idle) / job.in_flight if traced else None,
-    }
-
-
-async def idle(job: Job, *, consumers: int, used: bool) -> Facts:
-    """The memory of consumers who are known and silent, and what a message costs beside them.
-
-    `used`: each has sent one message; else each is in the store with token and conversation, and the application
-    holds a handle.
-    """
-    from benchmarks.rivals import payload
-    from benchmarks.rivals.session import open_session
-    from connector_async import SessionLimits
-    from connector_async.store.memory import MemoryStore
-
-    room = consumers + 2 * job.in_flight
-    store = MemoryStore(max_entries=room)
-    limits = SessionLimits(max_in_flight=job.in_flight, max_cached_consumers=room, max_queue=room)
-    async with open_session(job, limits, store) as session:
-        # As many connections, and as many ids of finished requests, as there will be: they are bounded, and no
-        # silent consumer's.
-        warm = [session.conversation(f"warm-{n}", session.consumer(f"warm-{n}")) for n in range(job.in_flight)]
-        for _ in range(REMEMBERED // job.in_flight if used else 1):
-            await all_workers(
-                job.in_flight, lambda worker: send_once(lambda one: warm[one].send_text(payload.TEXT), worker)
-            )
-        before = _resident()
-        tokens = 0 if used else await _seed(store, consumers)
-        handles = [
-            session.conversation(payload.conversation_id(number), session.consumer(f"idle-{number}"))
-            for number in range(consumers)
-        ]
-        if used:
-            left = iter(handles)
-            await all_workers(job.in_flight, lambda _: _drain(left, lambda one: one.send_text(payload.TEXT)))
-            tokens = sys.getsizeof(payload.consumer_token(0)) * consumers
-        memory = _resident() - before
-        active = [
-            session.conversation(payload.conversation_id(-number - 1), session.consumer(f"active-{number}"))
-            for number in range(job.in_flight)
-        ]
-        sample = await measure_sends(job, lambda worker: active[worker].send_text(payload.TEXT))
-    return {
-        **attrs.asdict(sample),
-        "memory": memory,
-        "bytes_per_consumer": memory / consumers,
-        "token_bytes": tokens / consumers,
+        "traced_per_request": (hanging - before_them) / job.in_flight if traced else None,
     }
 
 
@@ -136,40 +83,9 @@ async def tokens(job: Job, *, case: str, waiting: int, lifetime: float) -> Facts
     }
 
 
-async def _seed(store: MemoryStore, consumers: int) -> int:
-    """Put consumers with token and conversation into a store; returns the bytes of their tokens."""
-    from benchmarks.rivals import payload
-    from connector_async.store.base import ConsumerRecord, ConversationRecord
-
-    account, total = "12345678", 0
-    for number in range(consumers):
-        token = payload.consumer_token(number)
-        total += sys.getsizeof(token)
-        name = f"idle-{number}"
-        await store.put_consumer(
-            ConsumerRecord(account_id=account, ext_consumer_id=name, lp_consumer_id=f"{number:064x}", token=token)
-        )
-        await store.put_conversation(
-            ConversationRecord(
-                account_id=account, conversation_id=payload.conversation_id(number), ext_consumer_id=name
-            )
-        )
-    return total
-
-
-async def _drain(left: Iterator[Handle], use: Callable[[Handle], Awaitable[object]]) -> None:
-    for one in left:
-        await use(one)
-
-
 def _traced() -> int:
     gc.collect()
     return tracemalloc.get_traced_memory()[0]
-
-
-def _resident() -> int:
-    gc.collect()
-    return rss()
 
 
 SCENARIOS: dict[str, Callable[..., Awaitable[Facts]]] = {"held": held, "idle": idle, "tokens": tokens}
