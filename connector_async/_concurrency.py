@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-__all__ = ["Clock", "SingleFlight", "Slot", "TimerHandle", "current_clock", "twin"]
+__all__ = ["Clock", "SingleFlight", "Slot", "TimerHandle", "current_clock", "failure_of", "twin"]
 
 T = TypeVar("T")
 
@@ -220,8 +220,8 @@ class SingleFlight:
         try:
             flight.result = await work()
             failure = None
-        except Exception as error:  # noqa: BLE001 - carried to the waiters, whatever it is
-            failure = error
+        except BaseException as error:  # noqa: BLE001 - carried to the waiters, whatever it is
+            failure = failure_of(error)
         finally:
             del self._flights[key]
             for slot in flight.waiters:
@@ -229,6 +229,26 @@ class SingleFlight:
                     slot.settle()
                 else:
                     slot.fail(twin(failure))
+
+
+def failure_of(error: BaseException) -> Exception:
+    """What code of the user's, or of a library of theirs, has raised, as an error that can be told.
+
+    A CancelledError comes also where nobody has cancelled this task: something that was awaited had been cancelled.
+    Let out of a task of ours, it would take the whole session with it.
+
+    Raises:
+        BaseException: This task is being cancelled, or the process is to end.
+    """
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        if task is not None and not task.cancelling():
+            made = RuntimeError("what was awaited had been cancelled")
+            made.__cause__ = error
+            return made
+    raise error
 
 
 def twin(error: Exception) -> Exception:

@@ -12,6 +12,7 @@ import attrs
 import orjson
 
 from connector_async._arguments import check_kind
+from connector_async._concurrency import failure_of
 from connector_async.auth._jwt import is_token, read_claims
 from connector_async.auth.keeper import FetchedToken, Unwanted
 from connector_async.errors import (
@@ -165,10 +166,11 @@ class AppTokenSource:
                 credentials = cast("object", await asked)
         except TokenUnavailable:
             raise
-        except Exception as error:
+        except BaseException as error:  # noqa: BLE001 - of the user's; what ends this task is raised again
+            failure = failure_of(error)
             raise TokenUnavailable(
-                f"the credentials callable failed ({type(error).__name__})", hint=_CALLABLE
-            ) from error
+                f"the credentials callable failed ({type(failure).__name__})", hint=_CALLABLE
+            ) from failure
         if not isinstance(credentials, AppCredentials):
             raise TokenUnavailable(
                 f"the credentials callable returned {type(credentials).__name__}, not AppCredentials",

@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 from typing_extensions import TypeVar
 
 from connector_async._arguments import check_kind
-from connector_async._concurrency import Clock, Slot
+from connector_async._concurrency import Clock, Slot, failure_of
 from connector_async.consumer import Consumer
 from connector_async.conversation import Conversation
 from connector_async.errors import DeadlineExceeded, Landed, QueueFull, RequestError, SessionClosed
@@ -202,10 +202,10 @@ class Outbound:
                 outcome = _unsent(item, _waited_too_long(waited))
             else:
                 outcome = await delivery.run()
-        except Exception as error:
-            # A store that fails, say: one message's accident must not end the session.
+        except BaseException as error:
+            failure = failure_of(error)  # a store that fails, say
             logger.exception("a message could not be carried")
-            outcome = delivery.cut_off(error)
+            outcome = delivery.cut_off(failure)
         finally:
             self._busy -= 1
             # None: the session is being torn down under it.

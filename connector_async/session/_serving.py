@@ -14,6 +14,7 @@ from connector_async.errors import ConfigurationError
 __all__ = ["serve_app"]
 
 _STOP_WITHIN = 3  # seconds that deliveries under way have, when the block is left
+_LAST_PORT = 65_535
 
 
 @asynccontextmanager
@@ -63,6 +64,10 @@ async def serve_app(app: Any, *, host: str, port: int, path: str) -> AsyncGenera
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if port not in range(_LAST_PORT + 1) or port is True:
+        raise ConfigurationError(
+            f"port must be a number from 0 to {_LAST_PORT}, 0 for any that is free; got {port!r}"
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from typing_extensions import TypeVar
 
 from connector_async._arguments import check_kind
-from connector_async._concurrency import Clock, Slot
+from connector_async._concurrency import Clock, Slot, failure_of
 from connector_async.errors import Landed, NotSent, OutcomeUnknown, RequestError, SessionClosed
 from connector_async.session._messages import Outcome, OutcomeStatus, Outgoing
 from connector_async.session._outbound import Outbound, lane_of
@@ -152,8 +152,8 @@ class OutcomeStream(Generic[K]):
                         await self._admit(message)
                         if self._read % _BREATH == 0:
                             await anyio.lowlevel.checkpoint()
-        except Exception as error:  # noqa: BLE001 - the source's error is raised where the outcomes are taken
-            self._failure = error
+        except BaseException as error:  # noqa: BLE001 - the source's error is raised where the outcomes are taken
+            self._failure = failure_of(error)
         finally:
             self._reading = False
             self._ring()

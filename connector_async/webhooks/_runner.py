@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
+from connector_async._concurrency import failure_of
 from connector_async.protocol.inbox import event_digest
 from connector_async.webhooks._parts import Part
 from connector_async.webhooks._patience import Patience
@@ -81,10 +82,11 @@ class Runner:
                 is_done, waits_for = self.patience.begin(work)
                 if not is_done:
                     await self.patience.finish(self.handler_timeout, work, waits_for)
-            except Exception as error:
+            except BaseException as error:
+                failure = failure_of(error)
                 logger.exception("handler %s failed", bound.name)
-                result.failures.append(Failure(bound.name, error))
-                await self._tell(bound, incoming, error)
+                result.failures.append(Failure(bound.name, failure))
+                await self._tell(bound, incoming, failure)
             else:
                 result.done.append(bound.handler)
         return result
@@ -100,9 +102,10 @@ class Runner:
     async def _find_safely(self, part: Part, result: Result) -> FoundConversation | None:
         try:
             found = await self._find(part)
-        except Exception as error:
+        except BaseException as error:
+            failure = failure_of(error)
             logger.exception("cannot tell whose conversation %s is", part.conversation_id)
-            result.failures.append(Failure("find_conversation", error))
+            result.failures.append(Failure("find_conversation", failure))
             return None
         if found is None:
             self._skip_unclaimed(part)
@@ -193,5 +196,6 @@ class Runner:
         for tell in bound.error_handlers:
             try:
                 await tell(incoming, error)
-            except Exception:
+            except BaseException as failure:
+                failure_of(failure)
                 logger.exception("the error handler %r failed", tell)

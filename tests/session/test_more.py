@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import importlib
 import json
@@ -130,6 +131,46 @@ async def test_a_conversation_that_a_handler_claims_is_adopted() -> None:
     assert heard == [("walk-in", "hello")]
 
 
+async def test_a_handler_that_ends_in_a_cancellation_of_its_own_takes_nobody_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It awaited something that had been cancelled; nobody has cancelled the session."""
+    heard: list[str] = []
+    router = Router()
+
+    @router.on(ContentEvent)
+    async def listen(incoming: Incoming[ContentEvent]) -> None:
+        heard.append(incoming.text)
+        if incoming.text != "fine":
+            gone = asyncio.get_running_loop().create_future()
+            gone.cancel()
+            await gone
+
+    @router.on_error
+    async def told(incoming: Incoming[Any], error: Exception) -> None:
+        heard.append(type(error).__name__)
+        raise asyncio.CancelledError
+
+    @router.on_unclaimed
+    async def whose(unclaimed: Unclaimed) -> str:
+        raise asyncio.CancelledError
+
+    async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session(router=router) as session:
+        cloud.deliver_to(session.webhook_app())
+        conversation = await session.consumer("customer").open_conversation()
+        cloud.agent.says(conversation.conversation_id, "gone")
+        cloud.agent.says(conversation.conversation_id, "fine")
+        await cloud.settle()
+        async with cloud.session() as elsewhere:
+            foreign = await elsewhere.consumer("walk-in").open_conversation()
+        cloud.agent.says(foreign.conversation_id, "hello")
+        await cloud.settle()
+        assert session.health().live
+        await conversation.send_text("still here")
+    assert heard == ["gone", "RuntimeError", "fine"]
+    assert "cannot tell whose conversation" in caplog.text
+
+
 async def test_a_conversation_found_once_is_found_again_without_the_store() -> None:
     """One handle for all who hold it."""
     store = _Counting()
@@ -169,6 +210,15 @@ async def test_the_webhook_app_is_served_at_one_exact_path() -> None:
         with pytest.raises(KeyError, match="mine"):
             async with session.serve(port=0):
                 raise KeyError("mine")
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, "80", None, True])
+async def test_what_is_no_port_is_told_and_leaves_no_socket(port: Any) -> None:
+    """A clear error."""
+    async with session_over(FakeCloud()) as session:
+        with pytest.raises(ConfigurationError, match="port must be a number from 0 to 65535"):
+            async with session.serve(port=port):
+                raise AssertionError("it must not be entered")
 
 
 async def test_a_port_in_use_is_told_in_one_sentence() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +24,7 @@ from connector_async import (
     SessionClosed,
     SessionLimits,
 )
+from connector_async._concurrency import failure_of
 from tests.doubles import Post, answer, lost, ok
 from tests.session.rig import FakeCloud, session_over
 
@@ -555,3 +557,42 @@ async def test_texts_to_a_new_consumer_arrive_in_the_order_of_the_calls() -> Non
                 tasks.start_soon(consumer.send_text, f"text {number}")
     texts = [post.json["body"]["event"]["message"] for post in cloud.message_posts if isinstance(post.json, dict)]
     assert texts == [f"text {number}" for number in range(100)]
+
+
+async def test_a_cancellation_that_a_source_or_a_store_makes_up_takes_nobody_with_it() -> None:
+    """Something of theirs that they awaited had been cancelled."""
+
+    class Broken(MemoryStore):
+        async def get_open_conversation(self, account_id: str, ext_consumer_id: str) -> Any:
+            raise asyncio.CancelledError
+
+    async def source() -> AsyncIterator[Outgoing[int]]:
+        for message in messages(3):
+            yield message
+        raise asyncio.CancelledError
+
+    async with session_over(FakeCloud(), store=Broken()) as session:
+        seen: list[Outcome[int]] = []
+        with pytest.raises(RuntimeError, match="what was awaited had been cancelled"):
+            async with session.send_many(source()) as outcomes:
+                async for outcome in outcomes:
+                    seen.append(outcome)
+        assert [outcome.status for outcome in seen] == [NOT_SENT] * 3
+        assert session.health().live
+        await session.consumer("customer").open_conversation()
+
+
+async def test_a_cancellation_of_the_task_itself_is_not_held_up() -> None:
+    """What comes from outside goes through; what ends the process too."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.sleep(1)
+        except BaseException as error:
+            with pytest.raises(asyncio.CancelledError):
+                failure_of(error)
+            raise
+    with pytest.raises(KeyboardInterrupt):
+        failure_of(KeyboardInterrupt())
+    mine = KeyError("mine")
+    assert failure_of(mine) is mine
