@@ -122,13 +122,17 @@ def test_a_receiver_without_a_secret_is_refused(secrets: receiver_module.Secrets
         {name.upper(): value for name, value in headers_for(BODY).items()},
         {name.lower(): value.encode() for name, value in headers_for(BODY).items()},
         [(name.lower().encode(), value.encode()) for name, value in headers_for(BODY).items()],
-        iter(headers_for(BODY).items()),
     ],
-    ids=["mapping", "upper", "bytes", "asgi", "iterator"],
+    ids=["mapping", "upper", "bytes", "asgi"],
 )
 def test_headers_come_in_any_of_the_usual_shapes(headers: receiver_module.Headers) -> None:
     """Names are case-insensitive (webhooks notification protocol)."""
     assert WebhookReceiver(SECRET).verify(headers, BODY).account_id == ACCOUNT
+
+
+def test_headers_are_read_once_so_that_an_iterator_will_do() -> None:
+    """As some frameworks have them."""
+    assert WebhookReceiver(SECRET).verify(iter(headers_for(BODY).items()), BODY).account_id == ACCOUNT
 
 
 @pytest.mark.parametrize("body", [bytearray(BODY), memoryview(BODY)])
