@@ -33,6 +33,50 @@ def test_events_in_order_pass_at_once() -> None:
     assert inbox.next_deadline is None
 
 
+def test_what_comes_in_its_turn_can_be_taken_without_an_offer() -> None:
+    """Nearly all do; the first of a dialog, and what waits or others wait behind, are for `offer` to judge."""
+    inbox = Inbox[int]()
+    assert not inbox.take_next("c", "d", 0)
+    offer(inbox, 0)
+    assert [inbox.take_next("c", "d", number) for number in (1, 2, 2, 4, 3)] == [True, True, False, False, True]
+    assert [offer(inbox, number).verdict for number in range(4)] == [Verdict.DUPLICATE] * 4
+    offer(inbox, 5)
+    assert not inbox.take_next("c", "d", 4)
+    assert items(offer(inbox, 4).released) == [4, 5]
+
+
+def test_a_dialog_whose_events_are_taken_is_not_the_least_recently_used() -> None:
+    """It would be the first to be forgotten."""
+    inbox = Inbox[int](max_streams=2)
+    for dialog in ("a", "b"):
+        offer(inbox, 0, dialog=dialog)
+    assert inbox.take_next("c", "a", 1)
+    offer(inbox, 0, dialog="c")
+    assert offer(inbox, 1, dialog="a").verdict is Verdict.DUPLICATE
+    assert offer(inbox, 0, dialog="b").verdict is Verdict.RELEASED
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["offer", "retract", "expire"])), max_size=60))
+def test_to_take_what_comes_in_its_turn_is_the_same_as_to_offer_it(steps: list[tuple[int, str]]) -> None:
+    """What was seen, what is next and what waits are the same afterwards, whatever happened before."""
+    quick, slow = Inbox[int](window=3), Inbox[int](window=3)
+    for now, (number, action) in enumerate(steps):
+        if action == "retract":
+            for inbox in (quick, slow):
+                inbox.retract(conversation_id="c", dialog_id="d", sequence=number)
+        elif action == "expire":
+            assert quick.expire(now + 1.0) == slow.expire(now + 1.0)
+        else:
+            expected = offer(slow, number, float(now))
+            if quick.take_next("c", "d", number):
+                assert expected == Offer(Verdict.RELEASED, (Release(number),))
+            else:
+                assert offer(quick, number, float(now)) == expected
+        states = [[(s.next, s.seen, s.floor, s.held) for s in inbox._streams.values()] for inbox in (quick, slow)]
+        assert states[0] == states[1]
+        assert quick.held == slow.held
+
+
 def test_an_early_event_waits_for_those_before_it() -> None:
     """Order is by sequence within a dialog (webhooks disclaimers)."""
     inbox = Inbox[int]()
