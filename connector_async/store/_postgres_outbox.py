@@ -283,7 +283,7 @@ async def _settle(
     await add_tallies_up(db, account_id, accepted)
     await prune_accepted(db, accepted, max_settled)
     if exceptions:
-        await prune_dead(db, account_id, max_dead)
+        await prune_dead(db, account_id, numbers.values(), max_dead)
     return set(settled)
 
 

@@ -160,8 +160,9 @@ def advance(
     begun = _hand_on(db, account_id, heads, now=now, lease=lease)
     if any(head.is_accepted for head in heads):
         _prune(db, len(heads), max_settled)
-    if any(head.is_exception for head in heads):
-        _bury(db, account_id, max_dead, now=now)
+    exceptions = sum(head.is_exception for head in heads)
+    if exceptions:
+        _bury(db, account_id, exceptions, max_dead, now=now)
     return [
         Advance(is_settled=False) if head is None else Advance(is_settled=True, next=begun.get(head.number))
         for head in owned
@@ -277,8 +278,12 @@ def _prune(db: sqlite3.Connection, new: int, max_settled: int) -> None:
         db.execute("DELETE FROM messages WHERE accepted <= ?", (newest - max_settled,))
 
 
-def _bury(db: sqlite3.Connection, account_id: str, max_dead: int, *, now: float) -> None:
-    """Drop the oldest dead ones beyond the bound; lanes that they held go on."""
+def _bury(db: sqlite3.Connection, account_id: str, new: int, max_dead: int, *, now: float) -> None:
+    """Drop the oldest dead ones beyond the bound; lanes that they held go on. Not each time: all are looked at."""
+    (newest,) = db.execute("SELECT value FROM outbox_numbers WHERE name = 'exception'").fetchone()
+    step = max(1, max_dead // 10)
+    if newest // step == (newest - new) // step:
+        return
     rows = db.execute(
         "SELECT number, lane, id FROM messages WHERE account_id = ? AND state > 2 AND exception IS NOT NULL"
         " ORDER BY exception DESC LIMIT -1 OFFSET ?",

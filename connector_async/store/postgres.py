@@ -56,7 +56,7 @@ class PostgresStore:
         max_waiting: How many deliveries, and how many messages, of one account may wait. Processes that put at the
             same instant may exceed it by what they put.
         max_dead: How many deliveries that were given up are kept for each account, and how many messages that ended
-            other than accepted.
+            other than accepted; of those up to a tenth more may be there.
         schema: The schema of the tables; made when it is not there, migrated when it is older than this package.
         max_connections: How many connections this store opens at most.
         patience: Seconds to wait for a connection, and for a row that another process has locked.

@@ -48,7 +48,7 @@ class SqliteStore:
             to a thousandth more may be there.
         max_waiting: How many deliveries, and how many messages, of one account may wait.
         max_dead: How many deliveries that were given up are kept for each account, and how many messages that ended
-            other than accepted.
+            other than accepted; of those up to a tenth more may be there.
         busy_timeout: Seconds to wait for another process that is writing.
         tokens: How tokens are written down: `SealedTokens(key)`, or `PlaintextTokens()` by name. None: not at all;
             they are fetched again after a restart, and each process has an AppJWT of its own.
