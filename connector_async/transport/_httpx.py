@@ -43,8 +43,8 @@ class HttpxTransport:
     Use it as a context manager. What is passed in stays the caller's to close, unless `close_inner` is set.
 
     Args:
-        inner: The transport or client; a client keeps its proxies, hooks, default headers and so on, but redirects
-            are not followed and its timeouts are replaced by the deadline of each exchange.
+        inner: The transport or client; a client keeps its proxies, hooks, default headers (but `Authorization`) and
+            so on, but redirects are not followed and its timeouts are replaced by the deadline of each exchange.
         max_body_bytes: Largest body of an answer.
         max_exchanges: How many run at once; the others wait in turn. By default as many as `inner` has connections.
         close_inner: Close `inner` together with this transport.
@@ -152,9 +152,13 @@ class HttpxTransport:
         return content
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
-        if isinstance(self._inner, httpx.AsyncClient):
-            return await self._inner.send(request, stream=True, follow_redirects=False)
-        return await self._inner.handle_async_request(request)
+        if not isinstance(self._inner, httpx.AsyncClient):
+            return await self._inner.handle_async_request(request)
+        for name, value in self._inner.headers.items():
+            # httpx adds them to requests that the client itself builds. Of who we are the request alone speaks.
+            if name not in request.headers and name != "authorization":
+                request.headers[name] = value
+        return await self._inner.send(request, stream=True, follow_redirects=False)
 
     def discard(self, answer: Answer) -> None:
         """Close the connection of this answer, where the transport beneath lets us reach it."""

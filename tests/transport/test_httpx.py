@@ -213,6 +213,20 @@ async def test_a_transport_that_ignores_cancellation_does_not_hold_the_caller(an
         release.set()
 
 
+async def test_a_client_adds_its_default_headers_and_never_says_who_we_are(anyio_backend: Any) -> None:
+    """A company's client carries what its gateways ask for."""
+    scripted = _answers(lambda: httpx.Response(200, content=b"{}"))
+    headers = {"X-Corp": "1", "Content-Type": "text/plain", "Authorization": "Bearer of-the-company"}
+    async with httpx.AsyncClient(transport=scripted, headers=headers) as client, HttpxTransport(client) as transport:
+        await _post(transport)
+        await transport.client.get("http://127.0.0.1:1/look-up")
+    sent, looked_up = scripted.requests
+    assert sent.headers["x-corp"] == looked_up.headers["x-corp"] == "1"
+    assert sent.headers["content-type"] == "application/json"
+    assert sent.headers["authorization"] == f"Bearer {CANARY}-token"
+    assert "authorization" not in looked_up.headers
+
+
 async def test_a_cancellation_leaves_no_half_read_generator_behind(anyio_backend: Any) -> None:
     """trio complains of those when the garbage collector comes; httpx's own body is one."""
     left: list[AsyncIterator[bytes]] = []
