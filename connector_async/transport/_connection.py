@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._loop = pool.loop
         self._buckets = pool.deadlines.buckets
         self.host = host
-        self._transport: Any = None  # asyncio.Transport; the TLS one is not a subclass of it
+        self._transport: Any = None  # asyncio.Transport, or the `Secured` before it
         self._parser = httptools.HttpResponseParser(self)
         self.future: asyncio.Future[Answer] | None = None
         self._bucket: set[Any] = set()
@@ -239,7 +239,7 @@ class Connection(asyncio.Protocol):
 
     # -- what asyncio calls ------------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: Any) -> None:
         """The connection stands, TLS included."""
         self._transport = transport
         if self.is_discarded:  # uvloop may tell after the attempt to connect was cancelled
@@ -247,9 +247,7 @@ class Connection(asyncio.Protocol):
             return
         self._pool.made(self)
         # Any byte that the kernel does not take pauses us, so that "all was written" costs no call per message.
-        # TLS compares differently: zero would never resume.
-        high = 0 if transport.get_extra_info("ssl_object") is None else 1
-        self._transport.set_write_buffer_limits(high=high, low=0)
+        self._transport.set_write_buffer_limits(high=0, low=0)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -302,13 +300,17 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        if self.rider is not None:
-            self.rider.connection_lost(exc)
-        if self.future is not None:
-            self._fail(self._loss(exc))
-        self.discard()
+        self.break_off(exc)
         self._pool.gone(self)
         self._transport = None
+
+    def break_off(self, cause: Exception | None) -> None:
+        """Nothing that comes can be used any more: end what is under way, and close the socket."""
+        if self.rider is not None:
+            self.rider.connection_lost(cause)
+        if self.future is not None:
+            self._fail(self._loss(cause))
+        self.discard()
 
     def _loss(self, cause: Exception | None) -> TransportError:
         refused = refused_certificate(cause) if not self._received else None

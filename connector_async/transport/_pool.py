@@ -19,6 +19,7 @@ from connector_async.errors import Phase, TLSError, TransportError
 from connector_async.transport._connection import LOOK_AFTER, BufferedConnection, Connection
 from connector_async.transport._deadlines import Deadlines, Expiring
 from connector_async.transport._dial import Resolver, dial
+from connector_async.transport._secured import Secured
 from connector_async.transport._tls import TLSSettings
 
 __all__ = ["Host", "Limits", "Origin", "Pool"]
@@ -281,22 +282,20 @@ class Pool:
 
     async def _dial(self, host: Host, opening: Opening) -> Connection:
         scheme, name, port = host.origin
-        context = self._tls.context if scheme == "https" else None
+        connection = self._connection_class(self, host)
+        secured = Secured(connection, self.view, self._tls.context, name) if scheme == "https" else None
         delay = self.limits.happy_eyeballs_delay
         connected = await dial(name, port, resolver=self._resolver, delay=delay)
-        if context is not None:
+        if secured is not None:
             opening.phase = Phase.TLS
-        connection = self._connection_class(self, host)
         try:
-            await self.loop.create_connection(
-                lambda: connection,
-                sock=connected,
-                ssl=context,
-                server_hostname=name if context is not None else None,
-            )
+            await self.loop.create_connection(lambda: secured or connection, sock=connected)
+            if secured is not None:
+                await secured.ready
         except BaseException:
-            # Cancelled when it had just been made: asyncio would say goodbye for up to 30 s, and uvloop does not
-            # even tell that it is lost.
+            # Cancelled when it had just been made: uvloop does not even tell that it is lost.
+            if secured is not None:
+                secured.abort()
             connection.discard()
             self.gone(connection)
             raise

@@ -134,15 +134,15 @@ async def _contended(setting: _Setting) -> AsyncIterator[None]:
         yield
 
 
-_PATHS = ["cold", "warm", "contended", "tls", "named host", "stream cold", "stream warm"]
+_PATHS = ["cold", "warm", "contended", "tls", "named host", "stream cold", "stream warm", "stream tls"]
 
 
 async def _walk(path: str, at: int, mode: str) -> tuple[int, bool]:
     """Walk a path with a cancellation at one point; checks the quiet end. Returns points seen, and "cancelled"."""
-    tls = authority().server_context("localhost") if path == "tls" else None
+    tls = authority().server_context("localhost") if "tls" in path else None
     host = "127.0.0.1"
     async with FaultServer(_serve, tls=tls) as server:
-        base = server.base.replace(host, "localhost") if path in ("tls", "named host") else server.base
+        base = server.base.replace(host, "localhost") if "tls" in path or path == "named host" else server.base
         context = authority().client_context() if tls else None
         async with PooledTransport(max_connections=2, ssl_context=context, happy_eyeballs_delay=0.01) as transport:
             setting = _Setting(server, transport, Target(base, "/"))

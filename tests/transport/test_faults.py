@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import pytest
 
 from connector_async.transport import Answer, Headers, Target, Transport
+from tests.backends import ASYNCIO, UVLOOP
 from tests.faults import BEHAVIOURS, FaultServer, black_hole, refused_port
-from tests.transport.kinds import EVERY_KIND, Kind, outcome_of
+from tests.transport.certificates import authority
+from tests.transport.kinds import EVERY_KIND, OWN_KINDS, Kind, outcome_of
 
 pytestmark = pytest.mark.anyio
 
@@ -59,11 +62,13 @@ EXPECTED_OF_SECOND: dict[str, set[str]] = {
     "fin on reuse": {"unknown"},
 }
 
+# These happen before anybody speaks of TLS, or are about nothing else.
+_BEFORE_TLS = {"refused", "connect black hole", "tls handshake stall"}
 _TIMED = {fault for fault, outcomes in EXPECTED.items() if any("timed out" in outcome for outcome in outcomes)}
 
 
 @contextlib.asynccontextmanager
-async def _base(fault: str) -> AsyncIterator[str]:
+async def _base(fault: str, *, tls: bool = False) -> AsyncIterator[str]:
     if fault == "refused":
         with refused_port() as port:
             yield f"http://127.0.0.1:{port}"
@@ -71,8 +76,14 @@ async def _base(fault: str) -> AsyncIterator[str]:
         async with black_hole() as port:
             yield f"http://127.0.0.1:{port}"
     else:
-        async with FaultServer(BEHAVIOURS[fault]) as server:
-            yield server.base.replace("http", "https" if fault.startswith("tls") else "http", 1)
+        async with FaultServer(
+            BEHAVIOURS[fault], tls=authority().server_context("localhost") if tls else None
+        ) as server:
+            yield _secure(server.base) if tls or fault.startswith("tls") else server.base
+
+
+def _secure(base: str) -> str:
+    return base.replace("http:", "https:").replace("127.0.0.1", "localhost")
 
 
 async def _post(transport: Transport, target: Target, seconds: float, body: bytes = b"{}") -> Answer | BaseException:
@@ -88,11 +99,12 @@ async def _post(transport: Transport, target: Target, seconds: float, body: byte
     return result
 
 
-async def _outcomes(kind: Kind, fault: str, count: int) -> list[str]:
+async def _outcomes(kind: Kind, fault: str, count: int, *, tls: bool = False) -> list[str]:
     seconds = _SHORT if fault in _TIMED else _LONG
     body = b"x" * 20_000_000 if fault == "zero window" else b"{}"
     results: list[Answer | BaseException] = []
-    async with _base(fault) as base, kind() as transport:
+    context = authority().client_context() if tls else None
+    async with _base(fault, tls=tls) as base, kind(context) as transport:
         target = Target(base, "/path")
 
         async def one() -> None:
@@ -124,6 +136,17 @@ def _judge(kind: Kind, fault: str, outcomes: list[str], expected: set[str]) -> N
 async def test_each_wire_fault_has_its_own_outcome(kind: Kind, fault: str) -> None:
     """our fault tables, section 2: the column "must become"."""
     _judge(kind, fault, await _outcomes(kind, fault, _COUNT), EXPECTED[fault])
+
+
+@pytest.mark.requirement("C2", "C19")
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, UVLOOP])
+@pytest.mark.parametrize("fault", [fault for fault in EXPECTED if fault not in _BEFORE_TLS])
+@pytest.mark.parametrize("kind", OWN_KINDS[:2])
+async def test_each_wire_fault_has_the_same_outcome_beneath_tls(kind: Kind, fault: str, anyio_backend: Any) -> None:
+    """The production path is always TLS, and its layer is our own."""
+    # The handshake counts: where little time is given, a busy machine may spend all of it there.
+    expected = EXPECTED[fault] | ({"not sent, timed out"} if fault in _TIMED else set())
+    _judge(kind, fault, await _outcomes(kind, fault, 1, tls=True), expected)
 
 
 @pytest.mark.soak
