@@ -44,6 +44,8 @@ logger = logging.getLogger("connector_async.consumer")
 RECOVERY_WAIT = 10.0
 """Seconds that messages wait for a webhook to name a conversation whose creation was lost on the way."""
 
+_STORE_WITHIN = RECOVERY_WAIT + 5.0  # seconds for what is beside the request: the store, and that wait
+
 
 @attrs.frozen(kw_only=True)
 class Opening:
@@ -152,7 +154,9 @@ class Consumer:
         how = Opening() if opening is None else opening
         check_kind("opening", how, Opening, "an `Opening(...)`")
         key = ("ensure", self.ext_consumer_id)
-        with anyio.move_on_after(None if timeout is None else timeout_of(timeout)):
+        # By default the request inside ends in time and says more; what outlasts it is a store that does not answer.
+        within = self._desk.engine.settings.timeout + _STORE_WITHIN if timeout is None else timeout_of(timeout)
+        with anyio.move_on_after(within):
             return await self._desk.flights.run(key, lambda: self._find_or_open(how))
         raise DeadlineExceeded(
             "the time ran out while the conversation was being opened",

@@ -29,7 +29,9 @@ from connector_async import (
     MemoryStore,
     NotSent,
     Opening,
+    OutcomeStatus,
     OutcomeUnknown,
+    Outgoing,
     RawBody,
     RequestError,
     RequestRefused,
@@ -575,3 +577,18 @@ async def test_a_conversation_under_an_unusable_id_may_have_been_opened(conversa
             await session.consumer("customer").open_conversation()
     assert caught.value.request_id
     assert caught.value.attempts
+
+
+async def test_a_store_that_does_not_answer_holds_nobody_for_ever() -> None:
+    """The session's timeout is the default here too."""
+
+    class Silent(MemoryStore):
+        async def get_open_conversation(self, account_id: str, ext_consumer_id: str) -> Any:
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(100):
+        async with session_over(FakeCloud(), store=Silent(), timeout=2.0, drain=0.0) as session:
+            with pytest.raises(DeadlineExceeded, match="while the conversation was being opened"):
+                await session.consumer("customer").ensure_conversation()
+            outcome = await session.send(Outgoing("customer", "hello"))
+            assert outcome.status is OutcomeStatus.NOT_SENT
