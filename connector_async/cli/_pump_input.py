@@ -19,15 +19,16 @@ from connector_async.errors import ProtocolError
 from connector_async.pump import PumpMessage
 from connector_async.wire import ConsumerRequestConversation, ContentEvent, Event, parse_request
 
-__all__ = ["MAX_LINE", "BadLine", "Line", "read_line", "read_lines"]
+__all__ = ["MAX_LINE", "BadLine", "DeadLetter", "Line", "read_line", "read_lines"]
 
 MAX_LINE: Final = 1 << 20
 """Bytes of one line; no message of the API is as long."""
 _CHUNK: Final = 1 << 16
 _BOM: Final = b"\xef\xbb\xbf"
 _OPENING: Final = {"skill_id", "profile", "campaign", "context", "ttr"}
-# `outcome` is what a file of dead letters adds: it is an input again without being edited.
-_KNOWN: Final = {"consumer", "text", "body", "id", "outcome"} | _OPENING
+_OUTCOME: Final = "outcome"
+"""What a file of dead letters adds: it is an input again without being edited."""
+_KNOWN: Final = {"consumer", "text", "body", "id", _OUTCOME} | _OPENING
 
 
 @attrs.frozen
@@ -44,6 +45,11 @@ class BadLine:
 
     number: int
     reason: str
+
+
+@attrs.frozen
+class DeadLetter(PumpMessage):
+    """One that was given up, and is to be sent again: also by the outbox that gave it up."""
 
 
 class _Bad(Exception):
@@ -114,9 +120,9 @@ def _message(line: Line) -> PumpMessage:
     fields = _fields(line)
     unknown = sorted(fields.keys() - _KNOWN)
     if unknown:
-        raise _Bad(f"unknown field {unknown[0][:40]!r}; there is {', '.join(sorted(_KNOWN - {'outcome'}))}")
+        raise _Bad(f"unknown field {unknown[0][:40]!r}; there is {', '.join(sorted(_KNOWN - {_OUTCOME}))}")
     try:
-        return PumpMessage(
+        return (DeadLetter if _OUTCOME in fields else PumpMessage)(
             id=_id(line, fields),
             consumer=_text(fields, "consumer"),
             body=_body(fields),

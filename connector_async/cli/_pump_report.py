@@ -108,7 +108,10 @@ class Summary:
             said.append(f"stopped by {self.stopped_by}: nothing is left in the outbox")
         dead = counts.refused + counts.not_sent + counts.unknown
         if dead:
-            said.append(f"{dead:,} messages were not accepted; --dead-letters FILE has each with its reason")
+            said.append(
+                f"{dead:,} messages were not accepted; --dead-letters FILE has each with its reason, "
+                "and as INPUT it sends them again"
+            )
         if self.bad_lines:
             said.append(f"{self.bad_lines:,} lines of the input are no messages")
         return said
@@ -149,6 +152,10 @@ class Results:
     def add_entry(self, entry: OutboxEntry) -> None:
         """An end that was known before."""
         self._write(entry.message.id, entry)
+
+    def expect_another(self, message_id: str) -> None:
+        """It is sent again: its last line is what counts."""
+        self._told.discard(message_id)
 
     def flush(self) -> None:
         """Have all of it in the file."""

@@ -16,7 +16,7 @@ import anyio
 import attrs
 
 from connector_async.cli._console import tell
-from connector_async.cli._pump_input import BadLine, read_line, read_lines
+from connector_async.cli._pump_input import BadLine, DeadLetter, read_line, read_lines
 from connector_async.cli._pump_progress import PumpProgress, Standing, pump_progress
 from connector_async.cli._pump_report import Results, Summary
 from connector_async.errors import ConnectorError, StoreUnavailable
@@ -172,10 +172,19 @@ class PumpRun:
             known = [message for message, result in results if result is PutResult.KNOWN]
             self.known += len(known)
             self._lines += sum(result is PutResult.ADDED for _, result in results)
+            await self._revive([message for message in known if isinstance(message, DeadLetter)])
             await self._make_up_for(known)
             messages = [message for message, result in results if result is PutResult.FULL]
             if messages:
                 await anyio.sleep(_FULL_PAUSE)
+
+    async def _revive(self, known: Sequence[DeadLetter]) -> None:
+        """Send again what this outbox has given up; what it has not is left as it is."""
+        for message in known:
+            if await self._outbox.revive(self._session.account_id, message.id):
+                self._lines += 1
+                if self._results is not None:
+                    self._results.expect_another(message.id)
 
     async def _make_up_for(self, known: Sequence[PumpMessage]) -> None:
         """Results that an earlier run could not write any more."""

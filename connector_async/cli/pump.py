@@ -78,7 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with what an earlier run left in the outbox")
     parser.add_argument("--results", type=Path, metavar="FILE", help="a JSON line for each message with an end")
-    parser.add_argument("--dead-letters", type=Path, metavar="FILE", help="what was given up; it can be an input")
+    parser.add_argument(
+        "--dead-letters", type=Path, metavar="FILE", help="what was given up; as INPUT it is sent again"
+    )
     parser.add_argument(
         "--sandbox",
         action="store_true",

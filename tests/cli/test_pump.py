@@ -192,6 +192,16 @@ def test_what_is_refused_is_set_aside_and_the_rest_goes_on(
     assert main(["pump", source, "--outbox", outbox, "--sandbox", "--json"]) == 1
     again = json.loads(capsys.readouterr().out)
     assert (again["already_known"], again["accepted"], again["refused"]) == (4, 3, 1)
+    # Its dead letters are sent again, once.
+    results = tmp_path / "results"
+    results.write_text(json.dumps({"id": "m1", "status": "refused"}) + "\n")
+    more = ["--outbox", outbox, "--sandbox", "--json", "--resume", "--results", str(results)]
+    assert main(["pump", str(dead), *more]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["already_known"], again["accepted"], again["refused"]) == (1, 4, 0)
+    assert [one["status"] for one in _json_lines(results)] == ["refused", "accepted"]
+    assert main(["pump", str(dead), *more]) == 0
+    assert len(_json_lines(results)) == 2
 
 
 @pytest.mark.requirement("cli:exit-codes")
