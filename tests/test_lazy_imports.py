@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 import connector_async
-from connector_async import store, wire
+from connector_async import store, webhooks, wire
 
 
 def _loaded_after(statement: str) -> set[str]:
@@ -69,7 +69,7 @@ def test_a_star_import_brings_every_name() -> None:
     assert set(connector_async.__all__) <= set(names)
 
 
-@pytest.mark.parametrize("package", [connector_async, store, wire], ids=lambda package: package.__name__)
+@pytest.mark.parametrize("package", [connector_async, store, webhooks, wire], ids=lambda package: package.__name__)
 def test_every_name_has_the_home_that_type_checkers_see(package: ModuleType) -> None:
     """The imports for type checkers and the table for the rest say the same."""
     tree = ast.parse(inspect.getsource(package))

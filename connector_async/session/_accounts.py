@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import httpx
@@ -27,7 +27,10 @@ from connector_async.session._settings import SessionLimits, seconds
 from connector_async.session._stats import Health, SessionStats
 from connector_async.store import MemoryStore, Store
 from connector_async.transport import Transport, as_transport
-from connector_async.webhooks import Ack, Dispatcher, Router, WebhookApp
+from connector_async.webhooks import Ack, Router
+
+if TYPE_CHECKING:
+    from connector_async.webhooks import Dispatcher, WebhookApp
 
 __all__ = ["AccountCredentials", "Accounts"]
 
@@ -161,6 +164,8 @@ class Accounts(AsyncContextManagerMixin):
         self._hears = True
         for opened in self._open.values():
             opened.session.webhook_app()
+        from connector_async.webhooks import WebhookApp
+
         return WebhookApp(self._dispatcher_of, ack=ack, reload_secrets=self._reload, **options)
 
     def health(self) -> dict[str, Health]:

@@ -28,16 +28,16 @@ from connector_async.protocol.retry import RetryPolicy
 from connector_async.session._handles import Handles
 from connector_async.session._loop_guard import LoopGuard
 from connector_async.session._parts import Parts, Settings, assemble
-from connector_async.session._port import WebhookPort
 from connector_async.session._settings import SessionLimits, check_hooks, check_kind, credentials_from, seconds
 from connector_async.session._stats import Health, SessionStats
 from connector_async.store import MemoryStore, Store
 from connector_async.transport import Transport, as_transport, check_transport
-from connector_async.webhooks import Dispatcher, Router, WebhookSettings
+from connector_async.webhooks import Router, WebhookSettings
 from connector_async.wire import ClientProperties
 
 if TYPE_CHECKING:
     from connector_async.session._session import ConnectorSession
+    from connector_async.webhooks import Dispatcher
 
 __all__ = ["CloseReport", "Lifecycle"]
 
@@ -224,11 +224,6 @@ class Lifecycle:
                 )
                 if parts.source.credentials is None:
                     parts.source.credentials = self._known_credentials
-                self._dispatcher = Dispatcher(
-                    WebhookPort(cast("ConnectorSession", self), parts, self._store, self._hooks),
-                    self.router,
-                    settings=WebhookSettings(max_handlers=self._settings.limits.max_handlers),
-                )
                 self._state = "open"
                 task_group.start_soon(parts.keeper.run, name="connector_async token keeper")
                 if self._hears:
@@ -267,7 +262,8 @@ class Lifecycle:
             within = max(drain, _LAST_WORDS_WITHIN)
             with anyio.CancelScope(deadline=started + within, shield=by_error):
                 # Handlers first: they may still send.
-                unhandled = await self.dispatcher.drain(drain)
+                if self._dispatcher is not None:
+                    unhandled = await self._dispatcher.drain(drain)
             parts.outbound.refuse_new()
             parts.engine.refuse_new()
             with anyio.CancelScope(deadline=started + drain):
@@ -369,14 +365,23 @@ class Lifecycle:
 
     @property
     def dispatcher(self) -> Dispatcher:
-        """What runs the handlers.
+        """What runs the handlers; made when it is first needed, for a session that only sends needs none.
 
         Raises:
             RuntimeError: The session is not entered yet.
         """
-        self._entered()
+        parts = self._entered()
         if self._dispatcher is None:
-            raise RuntimeError("the session is not entered yet")
+            from connector_async.session._port import WebhookPort
+            from connector_async.webhooks import Dispatcher
+
+            self._dispatcher = Dispatcher(
+                WebhookPort(cast("ConnectorSession", self), parts, self._store, self._hooks),
+                self.router,
+                settings=WebhookSettings(max_handlers=self._settings.limits.max_handlers),
+            )
+            if self._state in ("closing", "closed"):
+                self._dispatcher.stop()
         return self._dispatcher
 
     def join(self, width: SharedWidth, credentials: AppCredentials) -> None:

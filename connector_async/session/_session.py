@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from typing_extensions import TypeVar
 
@@ -19,8 +19,12 @@ from connector_async.session._lifecycle import Lifecycle
 from connector_async.session._messages import Outcome, Outgoing, Submission
 from connector_async.session._serving import serve_app
 from connector_async.session._stream import OutcomeStream
-from connector_async.webhooks import Ack, Dispatched, WebhookApp
-from connector_async.wire import ClientProperties, Notification, RequestBody
+from connector_async.webhooks import Ack
+from connector_async.wire import ClientProperties, RequestBody
+
+if TYPE_CHECKING:
+    from connector_async.webhooks import Dispatched, WebhookApp
+    from connector_async.wire import Notification
 
 __all__ = ["ConnectorSession"]
 
@@ -268,6 +272,8 @@ class ConnectorSession(Lifecycle):
                 `queued`.
             options: As for `WebhookApp`.
         """
+        from connector_async.webhooks import WebhookApp
+
         self._hears = True
         if self._parts is not None:
             self._connect_webhooks()
@@ -278,6 +284,8 @@ class ConnectorSession(Lifecycle):
 
         What handlers raise is in the result, not raised.
         """
+        from connector_async.wire import Notification
+
         self._entered()
         check_kind("notification", notification, Notification, "what `wire.parse_notification(...)` returns")
         if not self._hears:

@@ -203,6 +203,12 @@ class Dispatcher:
                 await self._durable.release()
         return left
 
+    def stop(self) -> None:
+        """Take on nothing new in memory and begin nothing: for a session that has ended."""
+        self._is_draining = True
+        self._durable.stop()
+        self._lanes.stop()
+
     def stats(self) -> WebhookStats:
         """The counters as they are now."""
         return attrs.evolve(self.counters, waiting=self._load(), held=self._inbox.held)

@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
-from connector_async.wire import (
-    ContentEvent,
-    ConversationChange,
-    DialogType,
-    MessageAudience,
-    MessagingEvent,
-    MetadataItem,
-    Notification,
-    Role,
-)
+from connector_async import wire
+from connector_async.wire import ContentEvent, DialogType, MessageAudience, MetadataItem, Role
 
 if TYPE_CHECKING:
     from connector_async._send_result import SendResult
@@ -26,6 +18,7 @@ if TYPE_CHECKING:
     from connector_async.session import ConnectorSession
     from connector_async.webhooks._parts import Part
     from connector_async.webhooks._ports import SessionPort
+    from connector_async.wire import ConversationChange, MessagingEvent, Notification
 
 __all__ = ["Incoming", "Unclaimed"]
 
@@ -119,7 +112,7 @@ class Incoming(Generic[E_co]):
     @property
     def originator_id(self) -> str | None:
         """Who caused it, as the cloud knows them."""
-        return self.change.originator_id if isinstance(self.change, MessagingEvent) else None
+        return self.change.originator_id if isinstance(self.change, wire.MessagingEvent) else None
 
     @property
     def is_echo(self) -> bool:
@@ -159,18 +152,18 @@ class Incoming(Generic[E_co]):
     @property
     def sent_at(self) -> datetime | None:
         """When the cloud took it, or None: chat states do not say."""
-        return self.change.sent_at if isinstance(self.change, MessagingEvent) else None
+        return self.change.sent_at if isinstance(self.change, wire.MessagingEvent) else None
 
     @property
     def metadata(self) -> tuple[MetadataItem, ...]:
         """Items about the event, such as the question of a survey."""
-        return (self.change.metadata or ()) if isinstance(self.change, MessagingEvent) else ()
+        return (self.change.metadata or ()) if isinstance(self.change, wire.MessagingEvent) else ()
 
     @property
     def audience(self) -> str:
         """Who may see it; anything but ALL must not be shown to the consumer."""
         change = self._part.change
-        return (change.message_audience if isinstance(change, MessagingEvent) else None) or _ALL
+        return (change.message_audience if isinstance(change, wire.MessagingEvent) else None) or _ALL
 
     async def reply(self, text: str, **options: Any) -> SendResult:
         """Say something in the same dialog, as its consumer.
