@@ -1,0 +1,42 @@
+"""A session makes what runs handlers when it first hears, also when that is after its end."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from connector_async import ContentEvent, Incoming
+from connector_async.wire import MessagingEvent, MessagingEvents, Notification
+from tests.doubles import FakeCloud
+from tests.session.rig import session_over
+
+pytestmark = pytest.mark.anyio
+
+
+def _said(dialog_id: str) -> Notification[MessagingEvents]:
+    event = MessagingEvent(event=ContentEvent.text_of("Hello"), dialog_id=dialog_id, sequence=0)  # type: ignore[arg-type]
+    return Notification(body=MessagingEvents((event,)))
+
+
+async def test_a_session_that_has_ended_takes_no_event_on_and_runs_no_handler() -> None:
+    """As one that had heard before its end: the vendor is to bring the event again, to whoever comes next."""
+    heard: list[str] = []
+    with anyio.fail_after(5):
+        async with session_over(FakeCloud()) as session:
+
+            @session.on(ContentEvent)
+            async def hear(message: Incoming[ContentEvent]) -> None:
+                heard.append(message.text)
+
+        accepted = await session.dispatcher.accept(_said("c"), b"{}", "queued")
+    assert accepted.value == "busy"
+    assert session.dispatcher is session.dispatcher
+    assert heard == []
+
+
+async def test_a_session_that_never_hears_closes_without_handlers_to_wait_for() -> None:
+    """Our decision: it reports none unhandled."""
+    with anyio.fail_after(5):
+        async with session_over(FakeCloud()) as session:
+            pass
+        assert (await session.aclose()).unhandled == 0
