@@ -79,8 +79,8 @@ async def idle(job: Job, *, consumers: int, held: str = "") -> dict[str, object]
 
 
 def _name(number: int) -> str:
-    """An id as channels give them: unique and not to be guessed, so not short."""
-    return f"e0000000-0000-4000-8000-{number:012d}"
+    """A phone number: what most channels have."""
+    return f"+49151{number:08d}"
 
 
 def _handle(session: ConnectorSession, ext_consumer_id: str, conversation_id: str) -> Conversation:

@@ -22,10 +22,12 @@ class Register(Protocol):
 
     Attributes:
         desk: Sends what they have to say.
+        client_properties: Of the conversations that were given none of their own.
         ears: Who waits, by `ext_consumer_id`, for a webhook to name the open conversation.
     """
 
     desk: Desk
+    client_properties: ClientPropertiesHeader | None
     ears: dict[str, Slot]
 
     def consumer(self, ext_consumer_id: str) -> Consumer:

@@ -11,6 +11,7 @@ import anyio
 
 from connector_async._arguments import check_kind
 from connector_async._files import FileDownload, FileSource, download, file_type_of, read_file, upload
+from connector_async._order import Entry
 from connector_async._receipts import SentMessage
 from connector_async._register import Register
 from connector_async._send_result import SendResult
@@ -74,23 +75,25 @@ class Offer(Protocol):
 class Rare:
     """What few conversations have: a place of its own in each of the others would be most of what they take."""
 
-    __slots__ = ("feed", "opened_at", "profile_error", "shut")
+    __slots__ = ("feed", "is_closed", "opened_at", "profile_error", "properties", "shut")
 
-    def __init__(self) -> None:
+    def __init__(self, properties: ClientPropertiesHeader | None) -> None:
+        self.properties = properties
+        self.is_closed = False
         self.feed: Feed | None = None
         self.opened_at: float | None = None
         self.profile_error: RequestError | None = None
         self.shut: anyio.Event | None = None
 
 
-class Voice:
+class Voice(Entry):
     """The consumer's voice in one conversation; `Conversation` is made of it.
 
     Attributes:
         published: Events published through this handle.
     """
 
-    __slots__ = ("_closed", "_properties", "_rare", "_register", "conversation_id", "ext_consumer_id", "published")
+    __slots__ = ("_rare", "_register", "conversation_id", "ext_consumer_id", "published")
 
     def __init__(
         self,
@@ -104,11 +107,12 @@ class Voice:
         self.conversation_id = conversation_id
         self.ext_consumer_id = ext_consumer_id
         self._register = register
-        self._properties = properties
         self._rare: Rare | None = None
         self.published = 0
-        self._closed = False
-        if opened_at is not None and properties is not None and Feature.AUTO_MESSAGES in properties.text:
+        if properties is not None:
+            self._rarely.properties = properties
+        effective = self._properties
+        if opened_at is not None and effective is not None and Feature.AUTO_MESSAGES in effective.text:
             self._rarely.opened_at = opened_at
 
     @property
@@ -123,8 +127,17 @@ class Voice:
     @property
     def _rarely(self) -> Rare:
         if self._rare is None:
-            self._rare = Rare()
+            self._rare = Rare(self._register.client_properties)
         return self._rare
+
+    @property
+    def _properties(self) -> ClientPropertiesHeader | None:
+        return self._register.client_properties if self._rare is None else self._rare.properties
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is known to be closed, by us, by an answer or by a webhook. A closed one cannot be resumed."""
+        return self._rare is not None and self._rare.is_closed
 
     async def send_text(
         self,
@@ -404,7 +417,7 @@ class Voice:
 
     def mark_closed(self) -> None:
         """Note that it is closed."""
-        self._closed = True
+        self._rarely.is_closed = True
 
     async def _note_closed(self) -> None:
         self.mark_closed()
@@ -416,7 +429,7 @@ class Voice:
             logger.exception("the store did not take the close of a conversation")
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self.is_closed:
             raise ConversationClosed("the conversation is closed", type=PublishEvent.TYPE)
 
     def _check_auto_messages(self, opened_at: float | None) -> None:

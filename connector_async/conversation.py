@@ -64,16 +64,11 @@ class Conversation(Voice):
         """The MAIN dialog, which has the conversation's id."""
         return self.conversation_id
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether it is known to be closed, by us, by an answer or by a webhook. A closed one cannot be resumed."""
-        return self._closed
-
     def mark_closed(self) -> None:
         """Note that it is closed: sending content fails from now on, without asking the cloud."""
-        self._closed = True
-        if self._rare is not None and self._rare.shut is not None:
-            self._rare.shut.set()
+        super().mark_closed()
+        if self._rarely.shut is not None:
+            self._rarely.shut.set()
 
     # Listening
 
@@ -132,7 +127,7 @@ class Conversation(Voice):
             RuntimeError: No webhooks are connected: nothing can be heard.
             SessionClosed: The session closed first.
         """
-        if self._closed:
+        if self.is_closed:
             return
         self._check_hearing()
         rare = self._rarely
@@ -238,7 +233,7 @@ class Conversation(Voice):
         """
         if by not in ("state", "stage"):
             raise ValueError(f"by must be 'state' or 'stage', got {by!r}")
-        if self._closed:
+        if self.is_closed:
             return None
         try:
             response = await self.update_field(
@@ -251,5 +246,5 @@ class Conversation(Voice):
         return response
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
+        state = "closed" if self.is_closed else "open"
         return f"Conversation({self.conversation_id!r}, {state})"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from connector_async._concurrency import Slot
+from connector_async._order import Order
 from connector_async.consumer import Consumer
 from connector_async.conversation import Conversation
 from connector_async.exchange.desk import ClientPropertiesHeader, Desk
@@ -40,12 +40,13 @@ class Handles:
         self._account_id = account_id
         self._store = store
         self._entered_desk = desk
-        self._client_properties = client_properties
+        self.client_properties = client_properties
         self._max_current = max_current
         self.ears: dict[str, Slot] = {}
         self._consumers: WeakValueDictionary[str, Consumer] = WeakValueDictionary()
-        self._current: OrderedDict[str, Conversation] = OrderedDict()  # by consumer
+        self._current: dict[str, Conversation] = {}  # by consumer
         self._current_by_id: dict[str, Conversation] = {}
+        self._by_use: Order[Conversation] = Order()
         self._others: WeakValueDictionary[str, Conversation] = WeakValueDictionary()
 
     def consumer(self, ext_consumer_id: str) -> Consumer:
@@ -89,7 +90,7 @@ class Handles:
             conversation_id,
             consumer.ext_consumer_id,
             self,
-            properties=properties or self._client_properties,
+            properties=properties,
             opened_at=opened_at,
         )
         self._others[conversation_id] = conversation
@@ -99,7 +100,7 @@ class Handles:
         """The consumer's conversation that is known to be open."""
         conversation = self._current.get(ext_consumer_id)
         if conversation is not None:
-            self._current.move_to_end(ext_consumer_id)
+            self._by_use.touch(conversation)
         return conversation
 
     def adopt(self, conversation: Conversation) -> None:
@@ -112,14 +113,16 @@ class Handles:
         self._current[conversation.ext_consumer_id] = conversation
         self._current_by_id[conversation.conversation_id] = conversation
         self._others.pop(conversation.conversation_id, None)
-        if len(self._current) > self._max_current:
-            self.leave(next(iter(self._current.values())))
+        self._by_use.add(conversation)
+        if self._by_use.count > self._max_current:
+            self.leave(self._by_use.oldest)
 
     def leave(self, conversation: Conversation) -> None:
         """This one is not, or not any more: from now on it lives as long as somebody holds it."""
         if self._current.get(conversation.ext_consumer_id) is conversation:
             del self._current[conversation.ext_consumer_id]
             del self._current_by_id[conversation.conversation_id]
+            self._by_use.remove(conversation)
             self._others[conversation.conversation_id] = conversation
 
     def in_use(self, conversation_id: str) -> Conversation | None:

@@ -7,55 +7,11 @@ ids, and carries its own place in the order of use.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Generic, TypeVar, cast
 
+from connector_async._order import Entry, Order
 from connector_async.store.base import ConsumerRecord, ConversationRecord
 
 __all__ = ["MemoryRecords"]
-
-
-class _Entry:
-    __slots__ = ("newer", "older")
-
-    newer: _Entry
-    older: _Entry
-
-
-_E = TypeVar("_E", bound=_Entry)
-
-
-class _Order(Generic[_E]):
-    """Entries by their last use, in a ring. An `OrderedDict` would take three times as much for the same."""
-
-    __slots__ = ("_end", "count")
-
-    def __init__(self) -> None:
-        self.count = 0
-        end = self._end = _Entry()
-        end.newer = end.older = end
-
-    @property
-    def oldest(self) -> _E:
-        """The one not used for the longest time, if there is any."""
-        return cast("_E", self._end.newer)
-
-    def add(self, entry: _E) -> None:
-        """Put it in as the one used last."""
-        end, newest = self._end, self._end.older
-        entry.older, entry.newer = newest, end
-        newest.newer = end.older = entry
-        self.count += 1
-
-    def remove(self, entry: _E) -> None:
-        """Take it out."""
-        entry.older.newer, entry.newer.older = entry.newer, entry.older
-        del entry.older, entry.newer
-        self.count -= 1
-
-    def touch(self, entry: _E) -> None:
-        """It is used now."""
-        self.remove(entry)
-        self.add(entry)
 
 
 class _Account:
@@ -68,7 +24,7 @@ class _Account:
         self.conversations: dict[str, _Conversation] = {}
 
 
-class _Consumer(_Entry):
+class _Consumer(Entry):
     __slots__ = ("account", "ext_consumer_id", "lp_consumer_id", "newest", "token")
 
     def __init__(self, account: _Account, ext_consumer_id: str) -> None:
@@ -88,7 +44,7 @@ class _Consumer(_Entry):
         )
 
 
-class _Conversation(_Entry):
+class _Conversation(Entry):
     __slots__ = ("client_properties", "consumer", "conversation_id", "elder", "is_closed", "opened_at")
 
     def __init__(self, consumer: _Consumer, record: ConversationRecord) -> None:
@@ -122,8 +78,8 @@ class MemoryRecords:
     def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
         self._accounts: dict[str, _Account] = {}
-        self._consumers: _Order[_Consumer] = _Order()
-        self._conversations: _Order[_Conversation] = _Order()
+        self._consumers: Order[_Consumer] = Order()
+        self._conversations: Order[_Conversation] = Order()
 
     def put_consumer(self, record: ConsumerRecord) -> None:
         """Keep a consumer."""
