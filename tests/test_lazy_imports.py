@@ -48,6 +48,15 @@ def test_what_a_sender_asks_for_does_not_load_what_webhooks_bring() -> None:
     assert loaded & {"cattrs", "difflib"} == set()
 
 
+def test_the_session_does_not_load_what_only_some_sessions_need() -> None:
+    """Databases, tokens' libraries, and all that hears: a program that only sends does not wait for them."""
+    loaded = _loaded_after("from connector_async import AppCredentials, ConnectorSession")
+    assert "connector_async.session" in loaded
+    assert loaded & {"cattrs", "cryptography", "jwt", "psycopg", "sqlite3"} == set()
+    ours = {"store.postgres", "store.sqlite", "webhooks.asgi", "webhooks.dispatcher", "wire.notifications"}
+    assert loaded & {f"connector_async.{name}" for name in ours} == set()
+
+
 def test_a_message_that_names_a_class_of_another_module_is_read_by_it() -> None:
     """Also where nobody has asked for that module yet: the metadata beside a request."""
     request = {"id": "1", "type": "userprofile.SetUserProfile", "metadata": [{"type": "Answer"}], "body": {}}

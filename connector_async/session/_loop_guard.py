@@ -9,9 +9,10 @@ from typing import Any
 
 import anyio
 
+from connector_async import wire
 from connector_async.hooks import Hooks, LoopSuspected
 from connector_async.webhooks import Incoming
-from connector_async.wire import ContentEvent, MessagingEvent, RichContentEvent
+from connector_async.wire import ContentEvent, RichContentEvent
 
 __all__ = ["LoopGuard"]
 
@@ -54,7 +55,7 @@ class LoopGuard:
         """Pass it on, perhaps later."""
         change = incoming.change
         if (
-            isinstance(change, MessagingEvent)
+            isinstance(change, wire.MessagingEvent)
             and isinstance(change.event, _MESSAGES)
             and not incoming.is_echo
             and self._is_too_fast(incoming, change)
@@ -78,7 +79,7 @@ class LoopGuard:
         await anyio.sleep(_PAUSE)
         return await call_next(incoming)
 
-    def _is_too_fast(self, incoming: Incoming[Any], change: MessagingEvent) -> bool:
+    def _is_too_fast(self, incoming: Incoming[Any], change: wire.MessagingEvent) -> bool:
         conversation_id = incoming.conversation_id
         pace = self._paces.get(conversation_id)
         if pace is None:
