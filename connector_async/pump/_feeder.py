@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from itertools import islice
 
 import anyio
 import anyio.lowlevel
 
-from connector_async._concurrency import Clock
+from connector_async._concurrency import Clock, failure_of
 from connector_async.errors import StoreUnavailable
 from connector_async.pump._keeper import Pauses
 from connector_async.pump._messages import PumpMessage, to_outbox
@@ -23,6 +23,7 @@ _BATCH = 500  # messages in memory between the source and the outbox
 _FULL_PAUSE = 0.05  # seconds until the next look whether a full outbox has room again; doubled each time
 _LONGEST_PAUSE = 1.0
 _LEAST_TRY = 16  # messages for such a look
+_CLOSE_SOURCE_WITHIN = 5.0  # seconds for the source's own clean-up
 
 
 class Feeder:
@@ -90,9 +91,13 @@ class Feeder:
                 while len(self._held) + self._putting >= _BATCH:
                     self._room = self._clock.slot()
                     await self._room
-        except Exception as error:  # noqa: BLE001 - raised where the outcome is waited for
-            self._failure = error
+        except BaseException as error:  # noqa: BLE001 - raised where the outcome is waited for
+            self._failure = failure_of(error)
         finally:
+            if isinstance(messages, AsyncGenerator):
+                # Its own `finally` runs now, not when the garbage collector finds it.
+                with anyio.move_on_after(_CLOSE_SOURCE_WITHIN, shield=True):
+                    await messages.aclose()
             self._reading = False
             self._news.settle()
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import attrs
 import orjson
 
+from connector_async._arguments import check_kind
 from connector_async.consumer import Opening
 from connector_async.errors import LocalProtocolError, RemoteProtocolError
 from connector_async.store.outbox import OutboxMessage
@@ -35,11 +36,22 @@ _MAX_REQUEST_ID = 64  # characters (Connector API, "Send")
 def _check_id(_message: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"PumpMessage.{attribute.name} must be a text that is not empty")
+    _check_writable(attribute.name, value)
+
+
+def _check_writable(name: str, value: str) -> None:
+    # Refused by some database or other each time it is put: whoever feeds would wait for it for ever.
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"PumpMessage.{name} holds half a surrogate pair, which is no character")
+    if "\0" in value:
+        raise ValueError(f"PumpMessage.{name} holds a NUL, which databases do not take")
 
 
 def _check_request_id(_message: object, _attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not (isinstance(value, str) and 1 <= len(value) <= _MAX_REQUEST_ID):
         raise ValueError(f"PumpMessage.request_id must be a text of 1 to {_MAX_REQUEST_ID} characters")
+    if isinstance(value, str):
+        _check_writable("request_id", value)
 
 
 def _check_body(_message: object, _attribute: attrs.Attribute[Any], value: object) -> None:
@@ -76,7 +88,9 @@ def to_outbox(message: PumpMessage) -> OutboxMessage:
 
     Raises:
         LocalProtocolError: A value in it has no JSON form.
+        TypeError: It is no `PumpMessage`.
     """
+    check_kind("a message", message, PumpMessage, "a `PumpMessage(id, consumer, body)`")
     event = ContentEvent.text_of(message.body) if isinstance(message.body, str) else message.body
     return OutboxMessage(
         id=message.id,

@@ -16,6 +16,7 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
+from connector_async._arguments import check_kind, kind_of
 from connector_async._concurrency import Clock, Slot, current_clock
 from connector_async.errors import ConfigurationError
 from connector_async.pump._feeder import Feeder
@@ -72,6 +73,7 @@ class Pump:
 
     Raises:
         ConfigurationError: A setting cannot work.
+        TypeError: What is passed is of another kind.
     """
 
     def __init__(
@@ -84,10 +86,15 @@ class Pump:
         lease: float = 90.0,
         on_settled: OnSettled | None = None,
     ) -> None:
-        if concurrency < 1:
-            raise ConfigurationError(f"concurrency must be at least 1, got {concurrency}")
-        if not lease > 0:
-            raise ConfigurationError(f"lease must be a number of seconds above 0, got {lease}")
+        check_kind("session", session, ConnectorSession, "a ConnectorSession")
+        check_kind("outbox", outbox, (OutboxStore, Outbox), "an Outbox, or a store that has one")
+        check_kind("policy", policy, (PumpPolicy, type(None)), "a PumpPolicy")
+        if not _is_number(concurrency, int) or concurrency < 1:
+            raise ConfigurationError(f"concurrency must be a whole number of at least 1, got {concurrency!r}")
+        if not _is_number(lease, int, float) or not lease > 0:
+            raise ConfigurationError(f"lease must be a number of seconds above 0, got {lease!r}")
+        if on_settled is not None and not callable(on_settled):
+            raise ConfigurationError(f"on_settled must be a callable, got {kind_of(on_settled)}")
         self._session = session
         self._policy = policy or PumpPolicy()
         self._concurrency = concurrency
@@ -390,3 +397,7 @@ class _Bell:
             finally:
                 self._slot = None
         self._rung = False
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)

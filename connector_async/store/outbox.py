@@ -167,6 +167,7 @@ class OutboxCounts:
         return self.waiting + self.begun
 
 
+@runtime_checkable
 class Outbox(Protocol):
     """Keeps messages until their end is known. Safe for many tasks and, where durable, for many processes.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from itertools import pairwise
+from typing import Any
 
 import anyio
 import pytest
@@ -486,10 +488,61 @@ async def test_wrong_use_is_refused_in_words() -> None:
         Pump(session, store, lease=0)
     with pytest.raises(RuntimeError, match="not entered"):
         await Pump(session, store).stop()
+    wrong: Any
+    for wrong in (1.5, "5", True, -1):
+        with pytest.raises(ConfigurationError, match="concurrency must be a whole number"):
+            Pump(session, store, concurrency=wrong)
+    for wrong in ("5", True, float("nan")):
+        with pytest.raises(ConfigurationError, match="lease must be a number of seconds"):
+            Pump(session, store, lease=wrong)
+    wrong = 5
+    with pytest.raises(ConfigurationError, match="on_settled must be a callable, got int"):
+        Pump(session, store, on_settled=wrong)
+    with pytest.raises(TypeError, match="policy must be a PumpPolicy"):
+        Pump(session, store, policy=wrong)
+    with pytest.raises(TypeError, match="outbox must be an Outbox"):
+        Pump(session, wrong)
+    with pytest.raises(TypeError, match="session must be a ConnectorSession"):
+        Pump(wrong, store)
     assert Pump(session, store).stats.in_flight == 0
     async with session, Pump(session, store) as pump:
         with pytest.raises(RuntimeError, match="entered once"):
             await pump.__aenter__()
+        wrong = "hello"
+        with pytest.raises(TypeError, match=r"must be a `PumpMessage\(id, consumer, body\)`, not str"):
+            await pump.put(wrong)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\0b"])
+async def test_what_some_database_would_refuse_each_time_is_refused_before_it_is_put(text: str) -> None:
+    """Taken for an outbox that fails for a while, it had whoever feeds wait for ever."""
+    with pytest.raises(ValueError, match=r"PumpMessage\.id holds"):
+        PumpMessage(text, "customer", "hello")
+    with pytest.raises(ValueError, match=r"PumpMessage\.consumer holds"):
+        PumpMessage("id", text, "hello")
+    with pytest.raises(ValueError, match=r"PumpMessage\.request_id holds"):
+        PumpMessage("id", "customer", "hello", request_id=text)
+
+
+async def test_a_source_that_is_not_read_to_its_end_is_closed() -> None:
+    """PEP 525: otherwise its `finally` runs when the garbage collector finds it."""
+    closed = 0
+
+    async def source() -> AsyncIterator[PumpMessage]:
+        nonlocal closed
+        try:
+            for number in range(10_000):
+                yield message(number)
+        finally:
+            closed += 1
+
+    store, cloud = new_store(), FakeCloud()
+    with anyio.fail_after(60):
+        async with pumping(cloud, store) as pump, anyio.create_task_group() as tasks:
+            tasks.start_soon(pump.feed, source())
+            await anyio.sleep(0.01)
+            await pump.stop()
+    assert closed == 1
 
 
 async def test_an_outbox_can_be_given_by_itself() -> None:
