@@ -18,6 +18,13 @@ from tests.pump.crashing import POINTS
 LEASE = 1.5
 IN_FLIGHT = 32
 OPTIONS = ("--lease", str(LEASE), "--concurrency", str(IN_FLIGHT))
+SIGNALS = (
+    (signal.SIGTERM,),
+    (signal.SIGINT, signal.SIGINT),
+    (signal.SIGTERM, signal.SIGINT),
+    (signal.SIGINT,),
+    (signal.SIGTERM, signal.SIGTERM),
+)
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.soak)])
@@ -96,17 +103,13 @@ def test_p4_a_pump_that_wakes_late_settles_nothing_that_others_have_taken(pumps:
     assert counted["doubled"] <= rounds * IN_FLIGHT
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.soak)])
 @pytest.mark.parametrize(
-    "signals",
+    ("signals", "rounds"),
     [
-        (signal.SIGTERM,),
-        (signal.SIGINT,),
-        (signal.SIGINT, signal.SIGINT),
-        (signal.SIGTERM, signal.SIGTERM),
-        (signal.SIGTERM, signal.SIGINT),
+        *((signals, 1) for signals in SIGNALS[:3]),
+        *(pytest.param(signals, 10, marks=pytest.mark.soak) for signals in SIGNALS),
     ],
-    ids=lambda signals: "-".join(one.name for one in signals),
+    ids=lambda value: str(value) if isinstance(value, int) else "-".join(one.name for one in value),
 )
 def test_p6_a_signal_stops_the_pump_and_loses_nothing(
     signals: tuple[signal.Signals, ...], rounds: int, job: Job
