@@ -32,7 +32,8 @@ class _Pace:
     __slots__ = ("last", "seen")
 
     def __init__(self) -> None:
-        self.last: object = None
+        self.last: tuple[int | None, int | None] | None = None
+        """Number and time of the last one. Not the message: thousands would stay in memory."""
         self.seen: deque[tuple[float, int]] = deque(maxlen=_LIMIT)
         """When each was taken by the cloud, and how much we had said by then."""
 
@@ -88,12 +89,12 @@ class LoopGuard:
                 self._paces.popitem(last=False)
         else:
             self._paces.move_to_end(conversation_id)
-        # An event passes here once for each handler that wants it.
-        if pace.last is change:
-            return False
-        pace.last = change
-        # By the cloud's time: what was stored during an outage comes in a burst, but was not written in one.
         stamp, seen = change.server_timestamp, pace.seen
+        # An event passes here once for each handler that wants it, and again when it is tried again.
+        if stamp is not None and pace.last == (change.sequence, stamp):
+            return False
+        pace.last = (change.sequence, stamp)
+        # By the cloud's time: what was stored during an outage comes in a burst, but was not written in one.
         when = anyio.current_time() if stamp is None else stamp / 1000
         said = incoming.conversation.published
         seen.append((when, said))

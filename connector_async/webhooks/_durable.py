@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
 import uuid
 from collections import OrderedDict
@@ -30,6 +31,9 @@ logger = logging.getLogger("connector_async.webhooks")
 _MAX_REMEMBERED = 10_000
 _UNREADABLE = "unreadable "
 """Begins the keys of deliveries that are genuine and yet no notification; the digest of the body follows."""
+
+_CONVERSATION_NAMED = re.compile(rb'"(?:conversationId|convId)"\s*:\s*"([\x20-\x21\x23-\x5b\x5d-\x7e]{1,64})"')
+"""Of several the first, without escapes: a guess, but about a body that nobody could read."""
 
 
 @attrs.define(eq=False)
@@ -92,10 +96,14 @@ class DurableInbox:
     async def put_unreadable(self, body: bytes) -> Admission:
         """Keep what is genuine and yet no notification, to be given up; revived, it is read once more.
 
+        It is kept with the conversation that it names in whatever place, so that `Store.forget` finds it.
+
         Raises:
             StoreUnavailable: It is not kept.
         """
-        return await self._put(_UNREADABLE + hashlib.sha256(body).hexdigest(), "", body, 0)
+        named = _CONVERSATION_NAMED.search(body)
+        lane = "" if named is None else named[1].decode()
+        return await self._put(_UNREADABLE + hashlib.sha256(body).hexdigest(), lane, body, 0)
 
     async def _put(self, key: str, lane: str, body: bytes, part: int) -> Admission:
         admission = await self.port.store.put_delivery(

@@ -116,11 +116,14 @@ class Lanes(Generic[Job]):
         self._spare.append(summons)
         try:
             await summons
-        finally:
+        except BaseException:
+            # Cancelled: nobody may send for it any more, or somebody has and needs another.
             if summons in self._spare:
                 self._spare.remove(summons)
             else:
                 self._is_summoned = False
+            raise
+        self._is_summoned = False
 
     def _leave(self, lane: str) -> None:
         self._size -= 1

@@ -35,6 +35,7 @@ class Part:
         sequence: Its number in the dialog, or None.
         stamp: The time stamp by which conversation changes are ordered, or None.
         role: As what the originator of an event takes part, or None.
+        event: An event in a dialog, or the conversation change itself.
         key: The same for each delivery of the same event; None for what may well come twice and is soon stale
             (chat states), and is therefore neither kept nor compared.
     """
@@ -46,13 +47,9 @@ class Part:
     stamp: int | None
     role: str | None
     key: str | None
+    event: object = attrs.field(repr=False)
     change: MessagingEvent | ConversationChange = attrs.field(repr=False)
     notification: Notification[Any] = attrs.field(repr=False)
-
-    @property
-    def event(self) -> object:
-        """What happened: an event in a dialog, or the conversation change itself."""
-        return self.change.event if isinstance(self.change, MessagingEvent) else self.change
 
     @property
     def lp_consumer_id(self) -> str | None:
@@ -78,9 +75,9 @@ def split(notification: Notification[Any]) -> list[Part]:
 
 
 def _event_part(index: int, change: MessagingEvent, notification: Notification[Any]) -> Part:
-    dialog_id, sequence = str(change.dialog_id), change.sequence
+    event, dialog_id, sequence = change.event, str(change.dialog_id), change.sequence
     conversation_id = str(change.conversation_id or dialog_id)
-    if isinstance(change.event, ChatStateEvent):
+    if isinstance(event, ChatStateEvent):
         key = sequence = None
     elif sequence is not None:
         key = f"event {conversation_id} {dialog_id} {sequence}"
@@ -88,13 +85,13 @@ def _event_part(index: int, change: MessagingEvent, notification: Notification[A
         key = None
     else:
         key = _digest_key(change)
-    return Part(index, conversation_id, dialog_id, sequence, None, change.role, key, change, notification)
+    return Part(index, conversation_id, dialog_id, sequence, None, change.role, key, event, change, notification)
 
 
 def _change_part(index: int, change: ConversationChange, notification: Notification[Any]) -> Part:
     conversation_id, stamp = str(change.conversation_id), change.updated_ts
     key = _digest_key(change) if stamp is None else f"change {conversation_id} {stamp}"
-    return Part(index, conversation_id, None, None, stamp, None, key, change, notification)
+    return Part(index, conversation_id, None, None, stamp, None, key, change, change, notification)
 
 
 def _digest_key(change: MessagingEvent | ConversationChange) -> str:

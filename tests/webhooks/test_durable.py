@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 
 from connector_async.errors import StoreUnavailable
@@ -51,7 +52,7 @@ async def test_what_is_out_of_order_in_the_store_is_handled_in_order(tmp_path: P
     """The inbox orders what is claimed, too."""
     router, store = Router(), SqliteStore(tmp_path / "s.db")
     got = recording(router)
-    async with rig(router, store=store, settings=FAST) as worker:
+    async with rig(router, store=store, settings=attrs.evolve(FAST, gap_timeout=5.0)) as worker:
         await worker.deliver(*[content("c", number) for number in (2, 0, 3, 1)])
         await worker.quiet()
     await store.aclose()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from connector_async.errors import RemoteProtocolError
-from connector_async.store import Admission, SqliteStore
+from connector_async.store import Admission, ConversationRecord, SqliteStore
 from connector_async.webhooks import AppRecord, Router, WebhookSettings
 from connector_async.webhooks import receiver as receiver_module
 from connector_async.webhooks.events import DeliveryDead, DeliveryRefused
@@ -97,6 +97,31 @@ async def test_revived_it_is_read_once_more_and_all_of_its_events_are_handled(
         await worker.quiet()
     assert order_of(got, "c") == [0, 1]
     assert next(answers, None) is None, "it was tried again"
+
+
+@pytest.mark.parametrize(
+    ("body", "conversation"),
+    [
+        (b'{"new": [{"convId" : "c-1", "text": "secret"}, {"convId": "c-2"}]}', "c-1"),
+        (b'{"conversationId":"c-1"', "c-1"),
+        (b'{"conversationId":"", "text":"c-1"}', ""),
+    ],
+)
+async def test_it_is_forgotten_with_the_consumer_whose_conversation_it_names(
+    tmp_path: Path, body: bytes, conversation: str
+) -> None:
+    """Although nobody could read it; what names none stays until others push it out."""
+    store = SqliteStore(tmp_path / "store.db")
+    await store.put_conversation(
+        ConversationRecord(account_id=ACCOUNT, conversation_id="c-1", ext_consumer_id="anna")
+    )
+    async with rig(store=store, settings=FAST) as worker:
+        assert await post(worker.app, body) == 200
+        await worker.quiet()
+        assert [dead.conversation_id for dead in worker.port.emitted_of(DeliveryDead)] == [conversation]
+        await store.forget(ACCOUNT, "anna")
+        assert len(await store.dead_deliveries(ACCOUNT)) == (not conversation)
+    await store.aclose()
 
 
 def _cannot_read(raw: bytes) -> Any:
