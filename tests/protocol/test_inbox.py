@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from connector_async.protocol.inbox import Inbox, Offer, Release, Verdict, _Stream, event_digest
@@ -134,6 +134,17 @@ def test_a_gap_ends_after_the_patience_and_is_marked() -> None:
     assert offer(inbox, 8).verdict is Verdict.RELEASED
 
 
+def test_what_was_filled_before_its_time_does_not_keep_others_waiting() -> None:
+    """Its deadline has passed as well, and says nothing any more."""
+    inbox = Inbox[int](patience=1.0)
+    for dialog in ("a", "b"):
+        offer(inbox, 0, dialog=dialog)
+    offer(inbox, 2, 0.0, dialog="a")
+    offer(inbox, 2, 0.5, dialog="b")
+    offer(inbox, 1, 0.6, dialog="a")
+    assert inbox.expire(2.0) == [Release(2, after_gap=True)]
+
+
 def test_what_comes_after_its_gap_was_given_up_is_late_not_lost() -> None:
     """0 lost (fault table W5)."""
     inbox = Inbox[int]()
@@ -241,6 +252,7 @@ def test_a_second_try_does_not_hide_what_came_after_it() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=80))
+@example([(3, True), (4, True), (2, True), (1, False), (0, True), (1, True)])
 def test_numbers_seen_and_forgotten_in_any_order_are_kept_as_the_fewest_ranges(steps: list[tuple[int, bool]]) -> None:
     """What is remembered of a dialog is bounded by its ranges, so none may be there twice or in two pieces."""
     stream, seen = _Stream[int](), set[int]()
