@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.webhook_endpoints import bare_endpoint, delivery, ours
 
@@ -94,7 +94,8 @@ async def _have_sent(client: Any, what: str) -> float:
 
 
 async def _send_rounds(port: int, messages: int, conversations: int, connections: int) -> None:
-    streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(connections)]
+    loop = asyncio.get_running_loop()
+    senders = [(await loop.create_connection(_Sender, "127.0.0.1", port))[1] for _ in range(connections)]
     while True:
         print("ready", flush=True)
         line = await asyncio.to_thread(sys.stdin.readline)
@@ -111,25 +112,50 @@ async def _send_rounds(port: int, messages: int, conversations: int, connections
             for at in range(connections)
         ]
         started = time.perf_counter()
-        await asyncio.gather(*[_send(*stream, lot) for stream, lot in zip(streams, lots, strict=True)])
+        await asyncio.gather(*[sender.send(lot) for sender, lot in zip(senders, lots, strict=True)])
         print(time.perf_counter() - started, flush=True)
-    for _, writer in streams:
-        writer.close()
+    for sender in senders:
+        sender.transport.close()
+
+
+class _Sender(asyncio.Protocol):
+    """One connection; so lean that the server is what is waited for."""
+
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._answer = b""
+
+    def send(self, requests: list[bytes]) -> asyncio.Future[None]:
+        """Send one after the other; done when all are answered with 200."""
+        self._left = iter(requests)
+        self._done = asyncio.get_running_loop().create_future()
+        self._send_next()
+        return self._done
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        if not self._answer.endswith(b"\r\n\r\n"):  # neither endpoint answers with a body
+            return
+        if self._answer.startswith(b"HTTP/1.1 200 "):
+            self._answer = b""
+            self._send_next()
+        else:
+            self._done.set_exception(RuntimeError(f"not every delivery was taken: {self._answer[:12]!r}"))
+
+    def _send_next(self) -> None:
+        request = next(self._left, None)
+        if request is None:
+            self._done.set_result(None)
+        else:
+            self.transport.write(request)
 
 
 def _wire(path: str, number: int, conversations: int) -> bytes:
     headers, body = delivery(number, conversations)
     lines = [f"POST {path} HTTP/1.1".encode(), *(name + b": " + value for name, value in headers), b"", body]
     return b"\r\n".join(lines)
-
-
-async def _send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requests: list[bytes]) -> None:
-    for request in requests:
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 200 "):
-            raise RuntimeError(f"not every delivery was taken: {head[:12]!r}")
-        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]))
 
 
 def _main() -> None:
