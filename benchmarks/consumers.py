@@ -337,11 +337,14 @@ class _Watch:
             await asyncio.sleep(LOOK)
 
     def memory(self) -> Facts:
-        """At the start, when the cache was full, at the end, and what more messages added from then on, in MiB."""
+        """At the start, when the cache was full, at the end, and what more messages added from then on, in MiB.
+
+        Half as many again as it holds: a dictionary in which one goes and one comes grows once more.
+        """
         full = [
             (drawn, size)
             for drawn, distinct, size in self.samples
-            if distinct >= self._asked["cache"] and drawn > 1.5 * REMEMBERED
+            if distinct > 1.5 * self._asked["cache"] and drawn > 1.5 * REMEMBERED
         ]
         growth = None
         if len(full) > 10:
