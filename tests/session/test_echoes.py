@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from connector_async import MemoryStore, OutcomeStatus, Outgoing, RetryPolicy
-from connector_async.sandbox import Sandbox
-from connector_async.sandbox.faults import Reset
+from connector_async.sandbox import Reset, Sandbox
 
 pytestmark = pytest.mark.anyio
 
