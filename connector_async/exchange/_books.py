@@ -119,7 +119,7 @@ class Books:
         if error.type is None:
             error.type = call.type
         if not error.attempts:
-            error.attempts = tuple(call.attempts)
+            error.attempts = call.attempts
         if call.may_have_landed and error.landed is Landed.NO:
             error.landed = Landed.UNKNOWN
 
@@ -130,7 +130,7 @@ class Books:
                 type=call.type,
                 outcome=outcome,
                 landed=landed,
-                attempts=tuple(call.attempts),
+                attempts=call.attempts,
                 duration=self._clock.time() - call.admitted_at,
                 error=error,
             )

@@ -135,7 +135,7 @@ class Call(Ticket):
         self.admitted_at = self.answered_at = self.deadline = 0.0
         self.stage = _QUEUED
         self.slot: Slot | None = None
-        self.attempts: list[Attempt] = []
+        self.attempts: tuple[Attempt, ...] = ()  # a list of its own is one object more for the collector to visit
         self.counted = 0
         self.may_have_landed = prior_attempts > 0
         self.renewed_app_token = False

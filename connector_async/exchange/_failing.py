@@ -40,7 +40,7 @@ def final_error(call: Call, problem: Problem, stop: Stop, *, in_time: bool) -> R
         "code": problem.code,
         "error_code": problem.error_code,
         "status": problem.status,
-        "attempts": tuple(call.attempts),
+        "attempts": call.attempts,
         "landed": _landed(call, problem),
     }
     error = _choose(call, problem, stop, in_time=in_time, facts=facts)
@@ -54,7 +54,7 @@ def deadline_error(call: Call, *, landed: Landed, waiting_for: str) -> DeadlineE
         f"the time ran out while it waited for {waiting_for}{_where(call)}",
         request_id=call.request_ids[-1],
         type=call.type,
-        attempts=tuple(call.attempts),
+        attempts=call.attempts,
         landed=landed,
         retryable=landed is Landed.NO,
         stages=call.stages(),
@@ -64,7 +64,7 @@ def deadline_error(call: Call, *, landed: Landed, waiting_for: str) -> DeadlineE
 
 def item_error(call: Call, request_id: str, type_: str, problem: Problem | None) -> RequestError:
     """The error of one request of a batch; `problem` is None where the answer passed it over."""
-    facts: dict[str, Any] = {"request_id": request_id, "type": type_, "attempts": tuple(call.attempts)}
+    facts: dict[str, Any] = {"request_id": request_id, "type": type_, "attempts": call.attempts}
     if problem is None:
         return OutcomeUnknown("the batch's answer has nothing for this request", hint=_MAYBE, **facts)
     facts |= {"code": problem.code, "status": problem.status, "error_code": problem.error_code}

@@ -241,7 +241,7 @@ class Engine:
     def _note_attempt(self, call: Call, started: float, status: int | None, cause: str | None) -> None:
         number = call.prior_attempts + len(call.attempts) + 1
         call.answered_at = now = self._clock.time()
-        call.attempts.append(Attempt(number, sequence_of(number), status, cause, now - started))
+        call.attempts += (Attempt(number, sequence_of(number), status, cause, now - started),)
 
     async def _after_failure(self, call: Call, problem: Problem, ready: Ready) -> None:
         """Wait until it makes sense to send again, or raise."""
@@ -394,13 +394,12 @@ class Engine:
     def _accepted(
         self, call: Call, answer: Answer, request: Request[Any], item: WireResponse[Any], request_id: str
     ) -> Response[Any]:
-        attempts = tuple(call.attempts)
-        self._books.read_meter(request.body, item.body, attempts[-1].number)
+        self._books.read_meter(request.body, item.body, call.attempts[-1].number)
         return Response(
             item.body,
             request_id=request_id,
             code=item.code,
-            attempts=attempts,
+            attempts=call.attempts,
             maybe_duplicate=call.may_have_landed and not call.repeatable,
             answer=answer,
         )
