@@ -410,3 +410,19 @@ def test_an_echo_is_known_by_its_content() -> None:
     assert event_digest({"message": "a"}) != event_digest({"message": "b"})
     # Workers of two releases may share a store.
     assert event_digest({"b": 1, "a": "x"}) == hashlib.sha256(b'{"a":"x","b":1}').hexdigest()
+
+
+def test_what_comes_in_its_turn_needs_no_verdict() -> None:
+    """The short way and the long one remember the same, also around an event that was taken back."""
+    inbox = Inbox[int]()
+    assert not inbox.take_next("c", "d", 0), "a dialog that nobody knows"
+    offer(inbox, 0)
+    assert inbox.take_next("c", "d", 1)
+    assert not inbox.take_next("c", "d", 1)
+    assert offer(inbox, 1).verdict is Verdict.DUPLICATE
+    inbox.retract(conversation_id="c", dialog_id="d", sequence=1)
+    assert inbox.take_next("c", "d", 2)
+    assert offer(inbox, 1).released == (Release(1, is_late=True),)
+    assert offer(inbox, 4).verdict is Verdict.HELD
+    assert not inbox.take_next("c", "d", 3), "something waits behind it"
+    assert items(offer(inbox, 3).released) == [3, 4]
