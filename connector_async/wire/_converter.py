@@ -56,23 +56,20 @@ _KINDS: Final[Mapping[Any, str]] = {
 }
 
 
-def _kind_of(annotation: Any) -> tuple[str, Callable[..., Any]]:
+def _kind_of(annotation: Any) -> str:
     if kind := _KINDS.get(annotation):
-        return kind, read_scalar(kind)
+        return kind
     origin = typing.get_origin(annotation)
-    if origin is not None and issubclass(origin, Mapping):
-        return "mapping", read_scalar("mapping")
-    return "message", readers[annotation]
+    return "mapping" if origin is not None and issubclass(origin, Mapping) else "message"
 
 
 def _field(attribute: attrs.Attribute[Any], annotation: Any, *, snake: bool) -> Field:
     annotation = _strip(annotation)
     many = typing.get_origin(annotation) is tuple
-    read = attribute.metadata.get("read")
+    item = _strip(typing.get_args(annotation)[0]) if many else annotation
+    kind, read = _kind_of(item), attribute.metadata.get("read")
     if read is not None:
         kind, many = attribute.metadata.get("kind", "context"), False
-    else:
-        kind, read = _kind_of(_strip(typing.get_args(annotation)[0]) if many else annotation)
     required = attribute.default is attrs.NOTHING or bool(attribute.metadata.get("required"))
     return Field(
         name=attribute.name,
@@ -82,7 +79,7 @@ def _field(attribute: attrs.Attribute[Any], annotation: Any, *, snake: bool) -> 
         required=required,
         strict=bool(attribute.metadata.get("strict")),
         default=None if required else attribute.default,
-        read=read,
+        reader=lambda: read or (readers[item] if kind == "message" else read_scalar(kind)),
         other=attribute.metadata.get("other"),
     )
 

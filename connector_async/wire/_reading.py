@@ -171,8 +171,7 @@ class Field:
         required: The class gives no default.
         strict: A value that cannot be read is an error although the field may be absent.
         default: What an absent field means.
-        read: From one JSON value to the typed one; raises `Malformed`. The reader of a `context` field is also given
-            the whole object and the caller's argument, because they decide what the value is.
+        reader: Gives `read`; late, for a class that is only written needs none of the classes in it read.
         other: Reads what is no object (or, of `many`, no array), where the field has such a second form.
     """
 
@@ -183,8 +182,17 @@ class Field:
     required: bool
     strict: bool
     default: object
-    read: Callable[..., Any]
+    reader: Callable[[], Callable[..., Any]]
     other: Callable[[Any], Any] | None
+
+    @property
+    def read(self) -> Callable[..., Any]:
+        """From one JSON value to the typed one; raises `Malformed`.
+
+        The reader of a `context` field is also given the whole object and the caller's argument, because they decide
+        what the value is.
+        """
+        return self.reader()
 
     @property
     def is_omitted(self) -> bool:
