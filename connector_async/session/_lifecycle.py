@@ -17,6 +17,7 @@ import attrs
 import httpx
 
 from connector_async.auth import AppCredentials, CredentialsSource, TokenSettings
+from connector_async.auth._jwt import load as load_jwt
 from connector_async.domains import DomainSettings, check_account_id
 from connector_async.errors import ConfigurationError, LocalProtocolError, RequestError
 from connector_async.exchange import PendingRequest
@@ -88,6 +89,7 @@ class Lifecycle:
         drain: float = 10.0,
         tokens: TokenSettings | None = None,
     ) -> None:
+        load_jwt()
         if not isinstance(credentials, AppCredentials) and not callable(credentials):
             raise ConfigurationError(
                 f"credentials: expected AppCredentials or an async callable, got {type(credentials).__name__}"

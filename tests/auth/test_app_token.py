@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector_async.auth import AppCredentials, AppTokenSource
-from connector_async.auth._jwt import is_token, read_claims
+from connector_async.auth._jwt import is_token, load, read_claims
 from connector_async.auth.keeper import FetchedToken
 from connector_async.errors import (
     AppTokenRefused,
@@ -44,6 +45,12 @@ def jwt(claims: object, *, alg: str = "RS256", signature: str = "c2ln") -> str:
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
     return f"{part({'alg': alg, 'typ': 'JWT'})}.{part(claims)}.{signature}"
+
+
+def test_pyjwt_can_be_imported_before_a_loop_would_wait_for_it() -> None:
+    """A session does so when it is built."""
+    load()
+    assert "jwt" in sys.modules
 
 
 async def at_home(service: str) -> str:
@@ -178,7 +185,7 @@ def test_s4_any_bytes_as_claims_are_read_or_ignored(raw: bytes) -> None:
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=5), st.lists, max_leaves=5))
 def test_s4_claims_of_any_type_are_read(value: object) -> None:
-    """S4: their types are not looked at here."""
+    """S4: PyJWT does not check types when it does not verify."""
     claims = read_claims(jwt({"exp": value, "iat": value, "aud": value, "nbf": value}))
     assert claims == {} or "exp" in claims
 
