@@ -1,6 +1,6 @@
 """Turns a message class into one straight function that reads it and one that writes it.
 
-The functions are generated, as attrs generates its own, because each message of the hot path passes through
+The functions are generated, as attrs and cattrs generate theirs, because each message of the hot path passes through
 them: a loop over fields costs about four times as much. Reading sets the slots directly and so never runs a
 validator: what the other side sent is not refused for breaking our rules.
 

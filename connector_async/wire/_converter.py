@@ -1,20 +1,19 @@
-"""The one converter: makes a reader and a writer for any message class when each is first needed.
+"""The one converter, and the only module that imports cattrs.
 
-Attributes become camelCase unless the field's metadata says `wire`, and where a base of a family is named the class
-is chosen by `type` or `field`. What comes out of here is typed; `Any` stays inside.
-
-Nothing is left here for cattrs to do: the functions are our own (`_codegen`), and so are the places in errors. Its
-import took a twelfth of that of httpx.
+Its hook factories make a reader and a writer for any message class when each is first needed: attributes become
+camelCase unless the field's metadata says `wire`, and where a base of a family is named the class is chosen by `type`
+or `field`. What comes out of here is typed; `Any` stays inside.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import operator
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -22,6 +21,9 @@ from connector_async.errors import RemoteProtocolError
 from connector_async.wire._base import Family, Message
 from connector_async.wire._codegen import Reader, Writer, make_maker, make_reader, make_writer
 from connector_async.wire._reading import Failure, Field, Malformed, Unreadable, as_object, is_array, read_scalar
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 __all__ = ["fields_of", "makers", "read_as", "readers", "writers"]
 
@@ -127,6 +129,10 @@ def _is_family(cls: Any) -> bool:
     return isinstance(cls, type) and issubclass(cls, Family) and "KEY" in cls.__dict__
 
 
+def _is_message(cls: Any) -> bool:
+    return isinstance(typing.get_origin(cls) or cls, type) and issubclass(typing.get_origin(cls) or cls, Message)
+
+
 def _kinds_of(cls: type[Family]) -> tuple[str, ...]:
     return cls.KINDS or ((cls.TYPE,) if cls.TYPE else ())
 
@@ -177,7 +183,7 @@ class _Writers(dict[type, Writer]):
 
     def __missing__(self, cls: type) -> Writer:
         if issubclass(cls, Message):
-            writer = _message_writer(cls)
+            writer = _converter().get_unstructure_hook(cls)
         elif issubclass(cls, tuple | list):
             writer = self._items
         else:
@@ -196,18 +202,31 @@ def _as_it_is(value: Any) -> Any:
 writers: Final = _Writers()
 
 
-def _message_writer(cls: type[Message]) -> Writer:
+def _message_writer(cls: Any) -> Writer:
+    cls = typing.get_origin(cls) or cls
     if cls.VERBATIM:
         whole = operator.attrgetter(cls.VERBATIM)
         return lambda message: writers[whole(message).__class__](whole(message))
     return make_writer(cls, fields_of(cls), writers)
 
 
+@functools.cache
+def _converter() -> Converter:
+    # Made for the first message: those who only import the package need not wait for cattrs.
+    import cattrs
+
+    converter = cattrs.Converter()
+    converter.register_structure_hook_factory(_is_message)(_message_reader)
+    converter.register_unstructure_hook_factory(_is_message)(_message_writer)
+    return converter
+
+
 class _Readers(dict[Any, Reader]):
-    """The reader of each class or family, made when it is first needed."""
+    """The reader of each class or family, made when it is first needed; cattrs' own look-up costs six times this."""
 
     def __missing__(self, cls: Any) -> Reader:
-        reader = self[cls] = _message_reader(cls)
+        reader: Reader = _converter().get_structure_hook(cls)
+        self[cls] = reader
         return reader
 
 
