@@ -206,12 +206,11 @@ async def test_all_that_want_an_event_get_it_in_the_order_of_their_adding() -> N
     assert order == ["first", "inner", "last"]
 
 
-async def test_what_is_added_to_an_included_router_later_counts_too() -> None:
-    """Also once events have come; and a router that is gone is not held by those that it included."""
-    inner, middle, outer = Router(), Router(), Router()
+async def _grow_while_events_come(inner: Router, log: list[str]) -> weakref.ref[Router]:
+    """Hear, add, and hear again; all that stood around the router is gone afterwards but for a name of it."""
+    middle, outer = Router(), Router()
     middle.include(inner)
     outer.include(middle)
-    log: list[str] = []
     async with rig(outer) as worker:
         await worker.deliver(content("c", 0))
         await worker.quiet()
@@ -230,12 +229,17 @@ async def test_what_is_added_to_an_included_router_later_counts_too() -> None:
 
         await worker.deliver(content("c", 2))
         await worker.quiet()
+    return weakref.ref(middle)
+
+
+async def test_what_is_added_to_an_included_router_later_counts_too() -> None:
+    """Also once events have come; and a router that is gone is not held by those that it included."""
+    inner, log = Router(), list[str]()
+    gone = await _grow_while_events_come(inner, log)
     assert log == ["handled 1", "around", "handled 2"]
-    gone = weakref.ref(middle)
-    del middle, outer, worker, around
     gc.collect()
     assert gone() is None
-    inner.on(ContentEvent)(late)
+    inner.include(Router())
 
 
 def test_a_router_cannot_contain_itself() -> None:

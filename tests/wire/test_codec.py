@@ -151,13 +151,23 @@ def test_bytes_that_are_no_json_are_refused(decode: Any, raw: bytes) -> None:
         (b'[{"code":"OK","reqId":"1","reqId":"1"}]', "an object has a name twice"),
         (b'{"code":"OK","reqId":123456789012345678901}', "a number does not fit 64 bits"),
         (b'{"code":"OK","reqId":"1","x":' + b"9" * 300 + b"}", "a number does not fit 64 bits"),
-        (b'{"code":"OK","reqId":"1","x:y":' + b"[" * 1000 + b"]" * 1000 + b"}", "nested too deeply"),
     ],
 )
 def test_answer_that_parsers_would_read_differently_is_refused(raw: bytes, words: str) -> None:
     """Our decision: a credible answer decides whether a message is sent again."""
     with pytest.raises(RemoteProtocolError, match=f"cannot read the response: {words}"):
         decode_response(raw, PublishEvent)
+
+
+def test_answer_that_is_too_deep_for_the_exact_parser_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is depends on the interpreter: 3.11 reads fewer levels than orjson lets through, 3.12 reads all."""
+
+    def overflow(*_args: object, **_options: object) -> object:
+        raise RecursionError
+
+    monkeypatch.setattr("json.loads", overflow)
+    with pytest.raises(RemoteProtocolError, match="cannot read the response: nested too deeply"):
+        decode_response(b'{"code":"OK","reqId":"1","x:y":[[]]}', PublishEvent)
 
 
 @pytest.mark.parametrize(
