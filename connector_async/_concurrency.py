@@ -153,11 +153,12 @@ class _PortableClock:
 
 
 class _Flight(Generic[T]):
-    __slots__ = ("result", "waiters")
+    __slots__ = ("has_failed", "has_landed", "result", "waiters")
 
     def __init__(self) -> None:
         self.waiters: dict[Slot, None] = {}  # in the order in which they came, and in which they go on
         self.result: T | None = None
+        self.has_landed = self.has_failed = False
 
 
 class SingleFlight:
@@ -179,6 +180,10 @@ class SingleFlight:
     def __len__(self) -> int:
         return len(self._flights)
 
+    def is_under_way(self, key: Hashable) -> bool:
+        """Whether such a flight is in the air, or those who waited for it have not all gone on."""
+        return key in self._flights
+
     async def run(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
         """The result of `work`, or of the flight under this key that is under way already.
 
@@ -187,8 +192,13 @@ class SingleFlight:
             Exception: `closed()`, where the task group carries no more tasks.
         """
         flight: _Flight[T] | None = self._flights.get(key)
+        if flight is not None and flight.has_landed:
+            await anyio.lowlevel.checkpoint()  # those who waited have been told, and go on in this turn: after them
+            if not flight.has_failed:
+                return flight.result  # type: ignore[return-value]  # set when it landed
+            flight = self._flights.get(key)
         slot = self._clock.slot()
-        if flight is None:
+        if flight is None or flight.has_landed:
             flight = _Flight()
             flight.waiters[slot] = None
             self._take_off(key, flight, work)
@@ -198,12 +208,18 @@ class SingleFlight:
             await slot
         finally:
             flight.waiters.pop(slot, None)
+            self._let_go(key, flight)
         return flight.result  # type: ignore[return-value]  # set before the slot is settled
 
     def start(self, key: Hashable, work: Callable[[], Awaitable[object]]) -> None:
         """Have `work` done for nobody in particular, unless it is under way; its failure is told to nobody either."""
-        if key not in self._flights:
+        flight = self._flights.get(key)
+        if flight is None or flight.has_landed:
             self._take_off(key, _Flight(), work)
+
+    def _let_go(self, key: Hashable, flight: _Flight[Any]) -> None:
+        if flight.has_landed and not flight.waiters and self._flights.get(key) is flight:
+            del self._flights[key]
 
     def _take_off(self, key: Hashable, flight: _Flight[T], work: Callable[[], Awaitable[T]]) -> None:
         # Entered first: an eager task may be through before `start_soon` returns.
@@ -223,12 +239,13 @@ class SingleFlight:
         except BaseException as error:  # noqa: BLE001 - carried to the waiters, whatever it is
             failure = failure_of(error)
         finally:
-            del self._flights[key]
+            flight.has_landed, flight.has_failed = True, failure is not None
             for slot in flight.waiters:
                 if failure is None:
                     slot.settle()
                 else:
                     slot.fail(twin(failure))
+            self._let_go(key, flight)
 
 
 def failure_of(error: BaseException) -> Exception:

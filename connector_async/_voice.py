@@ -15,7 +15,7 @@ from connector_async._order import Entry
 from connector_async._receipts import SentMessage
 from connector_async._register import Register
 from connector_async._send_result import SendResult
-from connector_async.errors import ConversationClosed, DeadlineExceeded, Landed, RequestError
+from connector_async.errors import ConversationClosed, DeadlineExceeded, Landed, LocalProtocolError, RequestError
 from connector_async.exchange import Superseded
 from connector_async.exchange.desk import ClientPropertiesHeader, Desk
 from connector_async.protocol.inbox import event_digest
@@ -225,6 +225,10 @@ class Voice(Entry):
             return SendResult(
                 error.request_id or "", dialog, error.attempts, None, len(error.attempts) > 1, desk.receipts, sent
             )
+        except (LocalProtocolError, TypeError, ValueError):
+            if sent is not None:
+                desk.receipts.forget(sent)  # it was refused here: no echo will come
+            raise
         self.published += 1
         return SendResult(
             response.request_id,

@@ -148,12 +148,13 @@ class Consumer:
             ConversationAlreadyOpen: The cloud has one that this session cannot name.
             RequestError: It could not be opened.
         """
+        key = ("ensure", self.ext_consumer_id)
         current = self._register.current(self.ext_consumer_id)
-        if current is not None and not current.is_closed:
+        # Whoever comes while others wait for the opening, or just go on, stays behind them: texts keep their order.
+        if current is not None and not current.is_closed and not self._desk.flights.is_under_way(key):
             return current
         how = Opening() if opening is None else opening
         check_kind("opening", how, Opening, "an `Opening(...)`")
-        key = ("ensure", self.ext_consumer_id)
         # By default the request inside ends in time and says more; what outlasts it is a store that does not answer.
         within = self._desk.engine.settings.timeout + _STORE_WITHIN if timeout is None else timeout_of(timeout)
         with anyio.move_on_after(within):

@@ -12,6 +12,7 @@ Hooks tell about us; the router of webhooks tells about the cloud. No event hold
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -146,5 +147,5 @@ class Hooks:
         for hook in self._hooks:
             try:
                 hook(event)
-            except Exception:
+            except (Exception, asyncio.CancelledError):  # nothing is awaited here: it made that one up
                 logger.exception("hook %r failed", hook, extra={"event": type(event).__name__})

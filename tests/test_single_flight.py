@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -70,6 +71,51 @@ async def test_however_many_wait_there_is_one_run(anyio_backend: object) -> None
             work.may_end.set()
     assert outcomes == [1] * 100
     assert made.is_empty()
+
+
+async def test_who_comes_when_the_work_has_just_ended_goes_on_behind_those_who_waited() -> None:
+    """They have been told, but have not had their turn; what failed is tried anew."""
+    for error in (None, TokenUnavailable("no token")):
+        made = _Made()
+        order: list[str] = []
+
+        async def ask(flights: SingleFlight, name: str, work: _Work, order: list[str] = order) -> None:
+            with contextlib.suppress(TokenUnavailable):
+                await flights.run("key", work)
+            order.append(name)
+
+        work = _Work(error)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tg:
+                flights = made.make(tg)
+                for number in range(3):
+                    tg.start_soon(ask, flights, f"waited {number}", work)
+                await wait_all_tasks_blocked()
+                work.may_end.set()  # wakes the work, and behind it in the same turn starts the one who comes late
+                tg.start_soon(ask, flights, "late", work)
+        assert order == ["waited 0", "waited 1", "waited 2", "late"]
+        assert work.runs == (1 if error is None else 2)
+        assert made.is_empty()
+
+
+async def test_work_for_nobody_starts_anew_when_that_before_it_has_just_ended() -> None:
+    """It may have been asked for because of how the other ended."""
+    made = _Made()
+    work = _Work()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tg:
+            flights = made.make(tg)
+            tg.start_soon(_ask, flights, "key", work, [])
+            await wait_all_tasks_blocked()
+            assert flights.is_under_way("key")
+            work.may_end.set()
+            tg.start_soon(_start, flights, work)
+    assert work.runs == 2
+    assert made.is_empty()
+
+
+async def _start(flights: SingleFlight, work: _Work) -> None:
+    flights.start("key", work)
 
 
 @every_loop

@@ -39,6 +39,8 @@ _CALLABLE = "look at what `credentials` does: an async callable without argument
 def _filled(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, str) or not value.strip():
         raise ConfigurationError(f"{attribute.name} is empty; it comes with the app installation")
+    if value != value.strip():
+        raise ConfigurationError(f"{attribute.name} begins or ends with white space; leave that out")
     _check_sendable(attribute.name, value)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import attrs
 
+from connector_async._arguments import check_kind
+from connector_async.errors import ConfigurationError
 from connector_async.store import _sqlite_inbox as inbox
 from connector_async.store import _sqlite_ledger as ledger
 from connector_async.store import _sqlite_sharing as sharing
@@ -69,6 +71,9 @@ class SqliteStore:
     """The messages on their way out."""
 
     def __attrs_post_init__(self) -> None:
+        check_kind("path", self.path, (str, Path), "the name of a file")
+        if not str(self.path):
+            raise ConfigurationError("path: expected the name of a file, got an empty text")
         self._engine = SqliteEngine(self.path, MIGRATIONS, self.busy_timeout)
         self.outbox = SqliteOutbox(
             self._engine,

@@ -361,6 +361,8 @@ async def test_an_abort_ends_the_exchange_under_way() -> None:
         ("", "s", "client_id"),
         ("c", "  ", "client_secret"),
         ("c", None, "client_secret"),
+        (" c", "s", "client_id begins or ends with white space"),
+        ("c", "s\n", "client_secret begins or ends with white space"),
         ("\udc80", "s", "client_id"),
     ],
 )

@@ -35,3 +35,17 @@ async def test_the_echo_of_an_earlier_message_with_the_same_words_proves_nothing
             cloud.agent.reads(conversation.conversation_id)
             await cloud.settle()
             await first.read(timeout=5)
+
+
+async def test_a_message_that_is_refused_here_leaves_no_echo_to_wait_for() -> None:
+    """The echo of the next one with the same words would be taken for its own, and that one for lost."""
+    async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session() as session:
+        cloud.deliver_to(session.webhook_app())
+        conversation = await session.consumer("customer").open_conversation()
+        with pytest.raises(ValueError, match="timeout"):
+            await conversation.send_text("yes", timeout=float("nan"))
+        second = await conversation.send_text("yes")
+        await cloud.settle()
+        cloud.agent.reads(conversation.conversation_id)
+        await cloud.settle()
+        await second.read(timeout=5)

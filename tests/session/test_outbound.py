@@ -25,6 +25,7 @@ from connector_async import (
     SessionLimits,
 )
 from connector_async._concurrency import failure_of
+from connector_async.store import ConversationRecord
 from tests.doubles import Post, answer, lost, ok
 from tests.session.rig import FakeCloud, session_over
 
@@ -557,6 +558,25 @@ async def test_texts_to_a_new_consumer_arrive_in_the_order_of_the_calls() -> Non
                 tasks.start_soon(consumer.send_text, f"text {number}")
     texts = [post.json["body"]["event"]["message"] for post in cloud.message_posts if isinstance(post.json, dict)]
     assert texts == [f"text {number}" for number in range(100)]
+
+
+async def test_a_text_that_comes_while_the_new_conversation_is_written_down_stays_behind_those_that_wait() -> None:
+    """The handle is known by then, and others still wait for it."""
+
+    class Slow(MemoryStore):
+        async def put_conversation(self, record: ConversationRecord) -> None:
+            await anyio.sleep(1)
+            await super().put_conversation(record)
+
+    cloud = FakeCloud()
+    async with session_over(cloud, store=Slow()) as session:
+        consumer = session.consumer("customer")
+        async with anyio.create_task_group() as tasks:
+            for number in range(10):
+                tasks.start_soon(consumer.send_text, f"text {number}")
+                await anyio.sleep(0.2)
+    texts = [post.json["body"]["event"]["message"] for post in cloud.message_posts if isinstance(post.json, dict)]
+    assert texts == [f"text {number}" for number in range(10)]
 
 
 async def test_a_cancellation_that_a_source_or_a_store_makes_up_takes_nobody_with_it() -> None:

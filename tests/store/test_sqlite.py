@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -380,3 +381,12 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         victim.stdout.close()
         kept = anyio.run(_count, path)
         assert kept >= max(reported) + 1
+
+
+def test_a_path_that_names_no_file_is_refused() -> None:
+    """One sentence that says what to do."""
+    with pytest.raises(ConfigurationError, match="path: expected the name of a file"):
+        SqliteStore("")
+    wrong: Any = b"outbox.db"
+    with pytest.raises(TypeError, match="path must be the name of a file, not bytes"):
+        SqliteStore(wrong)
