@@ -30,8 +30,6 @@ SHARE = 0.5
 """Of the bare session's rate that the pump on SQLite has to reach."""
 TEXT = "Is my order on its way?"
 BATCH = 50
-COMMITTING = 1.0
-"""Seconds for each way of committing."""
 
 Facts = dict[str, Any]
 
@@ -44,6 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=2, metavar="N")
     parser.add_argument("--engines", type=_engines, help="names with commas between (default: all that can run)")
     parser.add_argument("--postgres", metavar="DSN", help="a database for the engine postgres; its schema is new")
+    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="for each way of committing")
     parser.add_argument("--processes", type=numbers, default=(1,), help="pumps on one durable outbox")
 
 
@@ -185,6 +184,7 @@ class _Cases:
             "consumers": self._options.consumers,
             "messages": self._options.messages,
             "in_flight": min(self._options.in_flight, lanes_each),
+            "seconds": self._options.seconds,
         }
 
 
@@ -293,7 +293,7 @@ async def _commit(asked: Facts) -> None:
 
             async def work() -> int:
                 done = 0
-                while time.perf_counter() - begin < COMMITTING:
+                while time.perf_counter() - begin < asked["seconds"]:
                     done += await put(size)
                 return done
 

@@ -9,7 +9,9 @@ from tests.benchmarks.test_commands import run
 
 def test_pump_measures_the_session_and_each_engine() -> None:
     """Our fault tables, P9: commits of one message and of fifty."""
-    result = run("pump", "--messages", "20", "--consumers", "5", "--rounds", "1", "--in-flight", "4")
+    result = run(
+        "pump", "--messages", "20", "--consumers", "5", "--rounds", "1", "--in-flight", "4", "--seconds", "0.1"
+    )
     rates = [row for row in result["rows"] if row["what"] != "commits"]
     assert [(row["what"], row["engine"]) for row in rates] == [
         ("session", ""),
@@ -25,7 +27,7 @@ def test_pump_measures_the_session_and_each_engine() -> None:
 
 def test_several_pumps_share_an_outbox() -> None:
     asked = ["--engines", "sqlite", "--processes", "1,2"]
-    result = run("pump", *asked, "--messages", "20", "--consumers", "5", "--rounds", "1")
+    result = run("pump", *asked, "--messages", "20", "--consumers", "5", "--rounds", "1", "--seconds", "0.1")
     pumps = [row["processes"] for row in result["rows"] if row["what"] == "pump"]
     assert pumps == [1, 2]
 
