@@ -14,7 +14,7 @@ from connector_async._concurrency import Clock
 from connector_async._redact import mask
 from connector_async.errors import ConversationAlreadyOpen, SessionClosed
 from connector_async.pump._keeper import Keeper
-from connector_async.pump._policy import PumpPolicy, judge, left_behind
+from connector_async.pump._policy import PumpPolicy, is_accident, judge, left_behind
 from connector_async.pump._sending import Sending
 from connector_async.pump._settler import Settler
 from connector_async.session import ConnectorSession, Outcome
@@ -166,6 +166,9 @@ class Lanes:
             if isinstance(outcome.error, ConversationAlreadyOpen) and not failures:
                 # Told once, for what waits is in no report.
                 logger.warning("a message of %s waits: %s", mask(claim.message.consumer), settlement.reason)
+            if is_accident(outcome) and not failures:
+                who = mask(claim.message.consumer)
+                logger.error("a message of %s could not be carried", who, exc_info=outcome.error)
             self._failures[message_id] = failures + 1
             if len(self._failures) > _MAX_FAILURES:
                 self._failures.popitem(last=False)

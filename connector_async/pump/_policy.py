@@ -23,7 +23,7 @@ from connector_async.errors import (
 from connector_async.session import Outcome, OutcomeStatus
 from connector_async.store.outbox import Claim, MessageState, Settlement
 
-__all__ = ["PumpPolicy", "in_doubt", "judge", "left_behind", "prior_attempts"]
+__all__ = ["PumpPolicy", "in_doubt", "is_accident", "judge", "left_behind", "prior_attempts"]
 
 
 _MOST_DOUBLINGS = 30  # beyond this every pause is the longest one; keeps the power of two small
@@ -56,7 +56,7 @@ class PumpPolicy:
         reopen: Open a new conversation for a message whose conversation turns out to be closed. If not, that message
             is refused.
         max_attempts: Give a message up after it was sent this often; None for never. What never reaches the cloud
-            costs no attempt.
+            costs no attempt; but an error that is none of ours does, such as that of a bug, for it may come for ever.
         max_openings: Give a message up after the cloud has said this often in a row that its consumer has an open
             conversation, and nobody here could name it; None for never. That is so after a process has died between
             the opening and writing down the id, which the cloud tells once. A conversation change that comes to the
@@ -123,7 +123,7 @@ def judge(claim: Claim, outcome: Outcome[Any], policy: PumpPolicy, *, failures: 
     given_up = policy.max_attempts is not None and attempts >= policy.max_attempts
     if isinstance(outcome.error, ConversationAlreadyOpen) and policy.max_openings is not None:
         given_up = given_up or failures + 1 >= policy.max_openings
-    refused = _is_refusal(outcome.error, policy)
+    refused = _is_refusal(outcome, policy)
     if refused or given_up or (unclear and policy.unknown == "leave"):
         state = MessageState.UNKNOWN if maybe else MessageState.REFUSED if refused else MessageState.NOT_SENT
     else:
@@ -150,41 +150,44 @@ def _accepted(claim: Claim, outcome: Outcome[Any], result: SendResult) -> Settle
     )
 
 
+def is_accident(outcome: Outcome[Any]) -> bool:
+    """Whether something failed that says nothing of the message: a bug, of ours or of a transport's or a store's."""
+    is_told = outcome.error is None or isinstance(outcome.error, ConnectorError)
+    return not is_told and outcome.status is not OutcomeStatus.REFUSED
+
+
 def _attempts(claim: Claim, outcome: Outcome[Any]) -> int:
     """How often it was sent until now."""
     before = max(prior_attempts(claim), claim.attempts)
     if outcome.result is not None:
         return before + max(1, len(outcome.result.attempts))
     error = outcome.error
+    if is_accident(outcome):
+        return before + 1
     if outcome.conversation_id is None or isinstance(error, NotSent):
         return before  # attempts of the error, if any, are those of opening the conversation
     sent = len(error.attempts) if isinstance(error, RequestError) else 0
-    return before + max(sent, 1 if _may_have_landed(outcome) else 0)
-
-
-def _may_have_landed(outcome: Outcome[Any]) -> bool:
-    if outcome.status is OutcomeStatus.UNKNOWN:
-        return True
-    # Something of ours failed beside the request, such as the session's store: nobody can say when.
-    own = isinstance(outcome.error, RequestError | LocalProtocolError | ValueError | TypeError)
-    return not own and outcome.conversation_id is not None
+    return before + max(sent, 1 if outcome.status is OutcomeStatus.UNKNOWN else 0)
 
 
 def _is_unclear(claim: Claim, outcome: Outcome[Any]) -> bool:
     """Whether it may have landed this time; that it may have before makes the session say so of any failure."""
     clear = isinstance(outcome.error, RateLimited | AuthError | QueueFull | NotSent | RequestRefused)
-    return _may_have_landed(outcome) and not (clear and in_doubt(claim))
+    return outcome.status is OutcomeStatus.UNKNOWN and not (clear and in_doubt(claim))
 
 
-def _is_refusal(error: Exception | None, policy: PumpPolicy) -> bool:
+def _is_refusal(outcome: Outcome[Any], policy: PumpPolicy) -> bool:
     """Whether the message can never succeed as it is: credentials, load and open conversations are not its fault."""
+    error = outcome.error
     if isinstance(error, ConversationClosed):
         return not policy.reopen
     if isinstance(error, ConversationAlreadyOpen):
         return False
     if isinstance(error, RequestRefused):
         return not error.retryable
-    return isinstance(error, LocalProtocolError | ValueError | TypeError)
+    # A ValueError or a TypeError may come of anything; the session says whether it is of the message.
+    is_unfit = outcome.status is OutcomeStatus.REFUSED and isinstance(error, ValueError | TypeError)
+    return is_unfit or isinstance(error, LocalProtocolError)
 
 
 def _pause(error: Exception | None, policy: PumpPolicy, failures: int) -> float:

@@ -8,7 +8,7 @@ from connector_async.errors import ConversationAlreadyOpen, ConversationClosed, 
 from connector_async.pump._messages import event_of, opening_of
 from connector_async.pump._policy import PumpPolicy, prior_attempts
 from connector_async.session import ConnectorSession, Outcome, OutcomeStatus, Outgoing
-from connector_async.session._delivery import Delivery
+from connector_async.session._delivery import MOST_PRIOR_ATTEMPTS, Delivery
 from connector_async.store.outbox import Claim
 
 __all__ = ["Sending"]
@@ -56,7 +56,7 @@ class Sending:
                 conversation,
                 event,
                 request_id=message.request_id,
-                prior_attempts=min(prior_attempts(self._claim), _MOST_PRIOR_ATTEMPTS),
+                prior_attempts=min(prior_attempts(self._claim), MOST_PRIOR_ATTEMPTS),
                 timeout=timeout,
             )
             self._delivery = Delivery(outgoing, self._session.consumer)
@@ -91,6 +91,3 @@ def _without_conversation(error: RequestError) -> OutcomeStatus:
     """The message was not sent; only a clear no to the opening means that it never can be."""
     refused = isinstance(error, RequestRefused) and not isinstance(error, ConversationAlreadyOpen)
     return OutcomeStatus.REFUSED if refused and error.landed is Landed.NO else OutcomeStatus.NOT_SENT
-
-
-_MOST_PRIOR_ATTEMPTS = 1_000  # the session counts no further

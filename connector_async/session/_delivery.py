@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
 from connector_async._arguments import check_kind, timeout_of
 from connector_async._send_result import SendResult
-from connector_async.consumer import Consumer
+from connector_async.consumer import Consumer, Opening
 from connector_async.conversation import Conversation
 from connector_async.errors import (
     ConversationAlreadyOpen,
@@ -21,12 +21,23 @@ from connector_async.errors import (
     RequestRefused,
 )
 from connector_async.exchange import outcome_of
+from connector_async.exchange.desk import ClientPropertiesHeader
 from connector_async.session._messages import Outcome, OutcomeStatus, Outgoing
-from connector_async.wire import ContentEvent
+from connector_async.wire import (
+    ConsumerRequestConversation,
+    ContentEvent,
+    Event,
+    PublishEvent,
+    Request,
+    SetUserProfile,
+    encode_request,
+)
 
-__all__ = ["Delivery"]
+__all__ = ["MOST_PRIOR_ATTEMPTS", "Delivery"]
 
-# What the message itself is to blame for, whatever is tried.
+MOST_PRIOR_ATTEMPTS = 1_000  # the session counts no further
+
+# What is raised where something is given that cannot be sent; by a bug, too.
 _UNFIT = (LocalProtocolError, ValueError, TypeError)
 
 
@@ -42,7 +53,11 @@ class Delivery:
         self._conversation: Conversation | None = None
 
     async def run(self) -> Outcome[Any]:
-        """Send it; every error of ours becomes an outcome."""
+        """Send it; every error of ours becomes an outcome.
+
+        Raises:
+            Exception: What is none of ours and not the message's fault: a bug. `cut_off` says what is known then.
+        """
         timeout = self._message.timeout
         try:
             target = self._target()
@@ -67,6 +82,8 @@ class Delivery:
             status = _status_without_conversation if self._conversation is None else _status
             return self._outcome(status(error), error=error)
         except _UNFIT as error:
+            if not isinstance(error, LocalProtocolError) and self._is_fit():
+                raise
             return self._outcome(OutcomeStatus.REFUSED, error=error)
         raise AssertionError("the second round returns")
 
@@ -82,8 +99,7 @@ class Delivery:
         return None if self._message.timeout is None else max(0.0, self._deadline - anyio.current_time())
 
     async def _publish(self, conversation: Conversation) -> SendResult:
-        message = self._message
-        event = ContentEvent.text_of(message.body) if isinstance(message.body, str) else message.body
+        message, event = self._message, self._event()
         if conversation.is_closed:
             raise ConversationClosed("the conversation is closed")
         return await conversation.publish(
@@ -92,6 +108,28 @@ class Delivery:
             timeout=self._time_left(),
             prior_attempts=message.prior_attempts,
         )
+
+    def _event(self) -> Event:
+        body = self._message.body
+        return ContentEvent.text_of(body) if isinstance(body, str) else body
+
+    def _is_fit(self) -> bool:
+        """Whether the message can be sent as it is: it is made once more, apart from all that may fail beside it.
+
+        Asked only when something has failed: the way that nearly all go is not to be walked twice.
+        """
+        message = self._message
+        try:
+            self._target()
+            if message.opening is not None:
+                _check_opening(message.opening)
+            if message.timeout is not None:
+                timeout_of(message.timeout)
+            published = PublishEvent(dialog_id="1", event=self._event())
+            encode_request(Request(id=message.request_id or "1", body=published))
+            return 0 <= message.prior_attempts <= MOST_PRIOR_ATTEMPTS
+        except _UNFIT:
+            return False
 
     def cut_off(self, error: Exception) -> Outcome[Any]:
         """The outcome when something else than the request ended it."""
@@ -112,6 +150,19 @@ class Delivery:
             error=error,
             conversation_id=None if conversation is None else conversation.conversation_id,
         )
+
+
+def _check_opening(opening: object) -> None:
+    check_kind("opening", opening, Opening, "an `Opening(...)`")
+    asked = cast("Opening", opening)
+    ClientPropertiesHeader.of(asked.client_properties)
+    check_kind("profile", asked.profile, (SetUserProfile, type(None)), "a SetUserProfile")
+    ConsumerRequestConversation(
+        skill_id=asked.skill_id,
+        campaign_info=asked.campaign,
+        conversation_context=asked.context,
+        ttr_def_name=asked.ttr,
+    )
 
 
 def _status(error: RequestError) -> OutcomeStatus:

@@ -188,8 +188,11 @@ class OutcomeStream(Generic[K]):
                 wait_limit=self._lane_timeout,
                 owner=self,
             )
-        except SessionClosed as error:
+        except Exception as error:
+            # Whatever it is, a message that was read has an outcome: who waits for all of them would wait for ever.
             self._take_in(number, Outcome(message=message, status=OutcomeStatus.NOT_SENT, error=error), lane)
+            if not isinstance(error, SessionClosed):
+                raise
             self.stop()
 
     async def _room_for(self, message: Outgoing[K]) -> None:

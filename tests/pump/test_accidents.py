@@ -1,0 +1,82 @@
+"""Bugs of ours, or of a transport and a store that the user has written: no message is lost by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from connector_async import MemoryStore
+from connector_async.pump import PumpPolicy
+from connector_async.store.base import ConversationRecord
+from connector_async.store.outbox import MessageState
+from tests.doubles import FakeCloud
+from tests.pump.rig import entry_of, message, new_store, pumping, texts
+
+pytestmark = pytest.mark.anyio
+
+BUGS = (TypeError("'NoneType' object is not callable"), ValueError("not enough values"), KeyError("sequence"))
+
+
+class FaultyStore(MemoryStore):
+    """Fails where the open conversation is asked for, as often as `bugs` says."""
+
+    bugs = 0
+
+    async def get_open_conversation(self, account_id: str, ext_consumer_id: str) -> ConversationRecord | None:
+        if self.bugs:
+            self.bugs -= 1
+            raise TypeError("a bug of the store")
+        return await super().get_open_conversation(account_id, ext_consumer_id)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: type(bug).__name__)
+async def test_a_bug_on_the_way_of_a_message_is_no_refusal_of_it(bug: Exception, caplog: Any) -> None:
+    """A TypeError of the transport once let the pump refuse the message for good."""
+    store, cloud = new_store(), FakeCloud()
+    cloud.script = [cloud.take_message, bug, bug]
+    with anyio.fail_after(60):
+        async with pumping(cloud, store) as pump:
+            await pump.put(message(1), message(2))
+            await pump.drained()
+            assert (pump.stats.refused, pump.stats.retried) == (0, 2)
+    entry = await entry_of(store, 1)
+    # Nobody knows whether the transport had sent it.
+    assert (entry.state, entry.attempts, entry.maybe_duplicate) == (MessageState.ACCEPTED, 3, True)
+    assert texts(cloud.message_posts) == ["text 1", "text 1", "text 1", "text 2"]
+    # One with its traceback; the message's next attempts say no more than it does.
+    told = [record for record in caplog.records if record.exc_info and record.name == "connector_async.pump"]
+    assert [record.exc_info[0] for record in told] == [type(bug)]
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: type(bug).__name__)
+async def test_a_bug_that_stays_ends_a_message_after_the_attempts_of_the_policy(bug: Exception) -> None:
+    """It can be revived when the bug is mended, and says what kind it was."""
+    store, cloud = new_store(), FakeCloud()
+    cloud.script = [cloud.take_message, bug, bug, bug]
+    with anyio.fail_after(60):
+        async with pumping(cloud, store, policy=PumpPolicy(max_attempts=3)) as pump:
+            await pump.put(message(1), message(2))
+            await pump.drained()
+            entry = await entry_of(store, 1)
+            assert (entry.state, entry.attempts, entry.reason) == (MessageState.UNKNOWN, 3, type(bug).__name__)
+            assert (await entry_of(store, 2)).state is MessageState.ACCEPTED
+            assert await store.outbox.revive("12345678", "shopper-1")
+            await pump.drained()
+    assert (await entry_of(store, 1)).state is MessageState.ACCEPTED
+
+
+async def test_a_bug_before_the_message_is_sent_leaves_it_unsent() -> None:
+    store, cloud = FaultyStore(), FakeCloud()
+    store.outbox.wall = anyio.current_time
+    store.bugs = 5
+    with anyio.fail_after(60):
+        async with pumping(cloud, store, policy=PumpPolicy(max_attempts=3)) as pump:
+            await pump.put(message(1), message(2))
+            await pump.drained()
+    entry = await entry_of(store, 1)
+    # Otherwise what never reaches the cloud costs no attempt, but a bug may be met for ever.
+    assert (entry.state, entry.attempts, entry.reason) == (MessageState.NOT_SENT, 3, "TypeError")
+    entry = await entry_of(store, 2)
+    assert (entry.state, entry.attempts, entry.maybe_duplicate) == (MessageState.ACCEPTED, 3, False)
