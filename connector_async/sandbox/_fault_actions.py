@@ -7,10 +7,20 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import attrs
 
-from connector_async.sandbox._fault_checks import a_flag, at_least, one_of, some_text, whole
+from connector_async.sandbox._fault_checks import (
+    a_flag,
+    at_least,
+    header_value,
+    header_values,
+    one_of,
+    some_text,
+    whole,
+)
 
 __all__ = [
     "ACTIONS",
+    "OF_REQUESTS",
+    "OF_WEBHOOKS",
     "Action",
     "BadSignature",
     "Double",
@@ -52,9 +62,9 @@ class Status:
 
     kind: ClassVar[str] = "status"
     status: int = attrs.field(validator=whole(200, 599))
-    retry_after: str | float | None = None
+    retry_after: str | float | None = attrs.field(default=None, validator=optional(header_value))
     body: Any = None
-    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=header_values)
     applied: bool = attrs.field(default=False, validator=a_flag)
     keep_body: bool = attrs.field(default=False, validator=a_flag)
 
@@ -135,7 +145,7 @@ class Malformed:
 
     kind: ClassVar[str] = "malformed"
     text: str = attrs.field(default='{"code": "OK", ', validator=some_text)
-    content_type: str = attrs.field(default="application/json", validator=some_text)
+    content_type: str = attrs.field(default="application/json", validator=header_value)
 
 
 @attrs.frozen(kw_only=True)
@@ -208,3 +218,5 @@ _CLASSES: Final[tuple[type[Action], ...]] = (
     Drop,
 )
 ACTIONS: Final[dict[str, type[Action]]] = {cls.kind: cls for cls in _CLASSES}
+OF_WEBHOOKS: Final = frozenset({"latency", "silence", "reorder", "double", "bad_signature", "drop"})
+OF_REQUESTS: Final = frozenset(ACTIONS) - {"double", "bad_signature", "drop"}

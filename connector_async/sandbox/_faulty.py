@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import attrs
@@ -32,6 +32,8 @@ __all__ = ["FaultyExchange", "latency", "raw_answer", "write_reply"]
 
 A = TypeVar("A")
 
+_WITHOUT_BODY: Final = frozenset({204, 304})
+
 
 async def write_reply(send: Send, reply: Reply) -> None:
     """Send a reply as ASGI messages."""
@@ -40,6 +42,8 @@ async def write_reply(send: Send, reply: Reply) -> None:
 
 
 def _headers(reply: Reply) -> list[tuple[bytes, bytes]]:
+    if reply.status in _WITHOUT_BODY and not reply.body:
+        return [*reply.headers]
     return [
         (b"content-type", reply.content_type),
         (b"content-length", b"%d" % len(reply.body)),
@@ -130,13 +134,16 @@ class FaultyExchange:
 
     def _with_status(self, status: Status) -> Reply:
         done = self.api.perform(self.arrival) if status.applied or status.keep_body else None
-        usual = {"code": status.status, "message": _phrase(status.status)}
-        body = dumps(usual if status.body is None else status.body)
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in status.headers.items()]
         if status.retry_after is not None:
             headers.append((b"retry-after", str(status.retry_after).encode("latin-1")))
         if done is not None and status.keep_body:
             body = done.body
+        elif status.body is None and status.status in _WITHOUT_BODY:
+            body = b""
+        else:
+            usual = {"code": status.status, "message": _phrase(status.status)}
+            body = dumps(usual if status.body is None else status.body)
         return Reply(status=status.status, body=body, headers=tuple(headers))
 
     def _with_other_ids(self, body: bytes) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 import orjson
 
-__all__ = ["Json", "as_objects", "dumps", "is_array", "is_object", "loads", "text", "word"]
+__all__ = ["Json", "as_objects", "digits", "dumps", "is_array", "is_object", "loads", "text", "word"]
 
 Json: TypeAlias = dict[str, Any]
 
@@ -47,6 +47,11 @@ def text(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return None
+
+
+def digits(value: str) -> int | None:
+    """The number that a text of ASCII digits spells; None for every other text, and for more than fits 64 bits."""
+    return int(value) if value.isascii() and value.isdecimal() and len(value) <= 18 else None
 
 
 def word(value: object) -> str:

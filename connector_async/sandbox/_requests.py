@@ -13,7 +13,7 @@ import attrs
 
 from connector_async.sandbox._call import TTR_SECONDS, Call, Handler, check_owner, is_count
 from connector_async.sandbox._fields import update_field
-from connector_async.sandbox._json import Json, as_objects, is_array, is_object, text, word
+from connector_async.sandbox._json import Json, as_objects, digits, is_array, is_object, text, word
 from connector_async.sandbox._replies import Refused
 from connector_async.sandbox._state import Account, Conversation, Dialog
 
@@ -175,7 +175,12 @@ def _numbers(campaign: Any) -> Json | None:
     """Campaign ids as notifications show them: numbers, where they are."""
     if campaign is None:
         return None
-    return {key: int(value) if str(value).isdecimal() else value for key, value in campaign.items()}
+    return {key: _number(value) for key, value in campaign.items()}
+
+
+def _number(value: Any) -> Any:
+    number = digits(value) if isinstance(value, str) else None
+    return value if number is None else number
 
 
 def _first_message(call: Call) -> Json:
@@ -189,13 +194,13 @@ def _first_message(call: Call) -> Json:
 
 def _upload_url(call: Call) -> Json:
     body = call.body
-    kind, size = word(body.get("fileType")), text(body.get("fileSize"))
+    kind, size = word(body.get("fileType")), digits(text(body.get("fileSize")) or "")
     if kind not in _FILE_TYPES:
         raise Refused("Bad Request, fileType must be JPG, JPEG, PNG or GIF")
-    if size is None or not size.isdecimal() or not 0 < int(size) <= MAX_FILE_BYTES:
+    if size is None or not 0 < size <= MAX_FILE_BYTES:
         raise Refused("Bad Request, fileSize must be from 1 byte to 3 MB")
     _check_file_sharing(call.account)
-    return call.model.upload_url(call.account, call.consumer, kind, int(size), call.now)
+    return call.model.upload_url(call.account, call.consumer, kind, size, call.now)
 
 
 def _download_url(call: Call) -> Json:

@@ -32,6 +32,7 @@ class RetentionLaw(Generic[T]):
         self._kept: dict[str, deque[tuple[float, int, T]]] = {}
         self._numbers = 0
         self._pause = 0.0
+        self.outages = 0  # so far: whoever goes on after waiting sees whether a new one has begun meanwhile
 
     def must_hold(self, conversation_id: str) -> bool:
         """Whether a new event of this conversation has to wait with the others."""
@@ -47,6 +48,7 @@ class RetentionLaw(Generic[T]):
         if self.state == "FAILED":
             return False
         self.state, self._pause = "FAILED", 0.0
+        self.outages += 1
         return True
 
     def next_pause(self) -> float:

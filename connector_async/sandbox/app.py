@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import unquote
 
 import anyio
+import attrs
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from connector_async.sandbox._faulty import FaultyExchange, latency, write_reply
@@ -38,8 +39,11 @@ def route(method: str, path: str) -> _Route | Reply:
     if found is None:
         return json_reply(404, {"code": 404, "message": "the path is not part of the API"})
     allowed, target = found
+    if method == "HEAD":
+        method = "GET"  # the server leaves the body away
     if method not in allowed:
-        return json_reply(405, {"code": 405, "message": f"the method must be {' or '.join(allowed)}"})
+        refusal = json_reply(405, {"code": 405, "message": f"the method must be {' or '.join(allowed)}"})
+        return attrs.evolve(refusal, headers=((b"allow", ", ".join(allowed).encode()),))
     if target[0] == "upload" and method == "GET":
         return ("download", target[1], target[2])
     return target
@@ -149,17 +153,25 @@ class CloudApp:
         arrival = Arrival(endpoint, unquote(account_id), name, body=body, now=self._clock())
         for header, value in scope["headers"]:
             if header == b"authorization":
-                arrival.authorization = value
+                arrival.authorization = _joined(arrival.authorization, value)
             elif header == b"x-lp-on-behalf":
-                arrival.on_behalf = value
+                arrival.on_behalf = _joined(arrival.on_behalf, value)
             elif header == b"client-properties":
-                arrival.client_properties = value
+                arrival.client_properties = _joined(arrival.client_properties, value)
             elif header == b"content-type":
                 arrival.content_type = value
             elif header == b"host":
                 arrival.host = value.decode("latin-1")
         arrival.query = scope["query_string"].decode("latin-1")
+        if not arrival.host and scope.get("server"):  # HTTP/1.0 asks without naming a host
+            host, port = scope["server"]
+            arrival.host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return arrival
+
+
+def _joined(before: bytes, value: bytes) -> bytes:
+    """A header that comes several times means its values in a list (RFC 9110, 5.3), and no token is one."""
+    return value if not before else before + b", " + value
 
 
 async def read_body(receive: Receive) -> bytes:

@@ -23,13 +23,23 @@ import attrs
 
 from connector_async.errors import ConfigurationError
 from connector_async.sandbox import _fault_actions
-from connector_async.sandbox._fault_actions import ACTIONS, Action, Latency, Reset, Revoke, Status
-from connector_async.sandbox._fault_checks import at_least, is_whole, one_of, whole_numbers
+from connector_async.sandbox._fault_actions import (
+    ACTIONS,
+    OF_REQUESTS,
+    OF_WEBHOOKS,
+    Action,
+    Latency,
+    Reset,
+    Revoke,
+    Status,
+)
+from connector_async.sandbox._fault_checks import a_share, at_least, is_whole, one_of, some_text, whole, whole_numbers
 from connector_async.sandbox._json import Json, is_array, is_object, loads
 from connector_async.sandbox.api import Endpoint
 
 __all__ = ["PRESETS", "FaultPlan", "FaultRule", "load_faults"]
 
+_MANY: Final = 1 << 62
 ENDPOINTS: Final = (*get_args(Endpoint), "webhook", "*")
 
 
@@ -43,16 +53,16 @@ class FaultRule:
 
     action: Action
     endpoint: str = attrs.field(default="*", validator=one_of(*ENDPOINTS))
-    type: str | None = None
-    consumer: str | None = None
+    type: str | None = attrs.field(default=None, validator=attrs.validators.optional(some_text))
+    consumer: str | None = attrs.field(default=None, validator=attrs.validators.optional(some_text))
     nth: Sequence[int] = attrs.field(default=(), converter=_as_tuple, validator=whole_numbers)
-    every: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(1)))
-    burst: int = attrs.field(default=1, validator=at_least(1))
-    probability: float = attrs.field(default=1.0, validator=at_least(0))
-    count: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(0)))
+    every: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1, _MANY)))
+    burst: int = attrs.field(default=1, validator=whole(1, _MANY))
+    probability: float = attrs.field(default=1.0, validator=a_share)
+    count: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(0, _MANY)))
     after: float | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(0)))
     until: float | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(0)))
-    name: str = ""
+    name: str = attrs.field(default="", validator=some_text)
 
     @property
     def label(self) -> str:
@@ -210,11 +220,20 @@ def _rule(value: object, where: str) -> FaultRule:
     if cls is None:
         raise ConfigurationError(f"{where}: action kind {kind!r} is not known; known are {', '.join(ACTIONS)}")
     given = {key: item for key, item in action.items() if key != "kind"}
-    _check_keys(given, [field.name for field in attrs.fields(cls)], f"{where}: action {kind}")
+    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cls)
+    _check_keys(given, [field.name for field in fields], f"{where}: action {kind}")
+    for field in fields:
+        if field.default is attrs.NOTHING and field.name not in given:
+            raise ConfigurationError(f"{where}: action {kind} needs {field.name}")
     try:
-        return FaultRule(action=cls(**given), **{key: item for key, item in value.items() if key != "action"})
+        rule = FaultRule(action=cls(**given), **{key: item for key, item in value.items() if key != "action"})
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{where}: {error}") from error
+    if rule.endpoint == "webhook" and kind not in OF_WEBHOOKS:
+        raise ConfigurationError(f"{where}: action {kind} cannot happen to a webhook")
+    if rule.endpoint != "webhook" and kind not in OF_REQUESTS:
+        raise ConfigurationError(f'{where}: action {kind} happens to webhooks only: say "endpoint": "webhook"')
+    return rule
 
 
 def load_faults(name: str) -> FaultPlan:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 import attrs
 
-from connector_async.sandbox._json import Json
+from connector_async.sandbox._json import Json, digits
 from connector_async.sandbox._state import (
     Account,
     Consumer,
@@ -272,7 +272,8 @@ class CloudModel:
         """Whether a storage URL is signed for that method and has not lapsed."""
         given = dict(parse_qsl(query))
         expires, signature = given.get("temp_url_expires", ""), given.get("temp_url_sig", "")
-        if not expires.isdecimal() or now > int(expires):
+        ends_at = digits(expires)
+        if ends_at is None or now > ends_at:
             return False
         return hmac.compare_digest(self._signature(method, path, expires).encode(), signature.encode())
 

@@ -94,6 +94,8 @@ class WebhookSender:
     _lanes: dict[str, deque[Delivery]] = attrs.field(init=False, factory=dict[str, deque[Delivery]])
     _held: list[Delivery] = attrs.field(init=False, factory=list[Delivery])
     _law: RetentionLaw[Delivery] | None = attrs.field(init=False, default=None)
+    # What is kept goes out one by one: a probe that finds a draining still at work would send the oldest twice.
+    _turn: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
     _gate: anyio.CapacityLimiter = attrs.field(init=False, factory=lambda: anyio.CapacityLimiter(_MAX_AT_ONCE))
 
     def configure(self, endpoints: Mapping[str, WebhookEndpoint], retention_time: float | None = None) -> None:
@@ -218,27 +220,30 @@ class WebhookSender:
             self.background.later(law.next_pause(), lambda: self.background.spawn(self._probe, law))
 
     async def _probe(self, law: RetentionLaw[Delivery]) -> None:
-        self._drop_expired(law)
-        oldest = law.oldest()
-        if oldest is None:
-            law.recover()
-        elif await self._attempt(oldest[1]):
-            law.take(oldest[0])
-            self.background.later(law.begin_transition(), lambda: self.background.spawn(self._drain, law))
-        else:
-            self.background.later(law.next_pause(), lambda: self.background.spawn(self._probe, law))
-
-    async def _drain(self, law: RetentionLaw[Delivery]) -> None:
-        while True:
+        async with self._turn:
             self._drop_expired(law)
             oldest = law.oldest()
             if oldest is None:
                 law.recover()
-                return
-            if not await self._attempt(oldest[1]):
-                self._fail(law)
-                return
-            law.take(oldest[0])
+            elif await self._attempt(oldest[1]):
+                law.take(oldest[0])
+                drain = functools.partial(self.background.spawn, self._drain, law, law.outages)
+                self.background.later(law.begin_transition(), drain)
+            else:
+                self.background.later(law.next_pause(), lambda: self.background.spawn(self._probe, law))
+
+    async def _drain(self, law: RetentionLaw[Delivery], outage: int) -> None:
+        async with self._turn:
+            while law.outages == outage:
+                self._drop_expired(law)
+                oldest = law.oldest()
+                if oldest is None:
+                    law.recover()
+                    return
+                if not await self._attempt(oldest[1]):
+                    self._fail(law)
+                    return
+                law.take(oldest[0])
 
     def _drop_expired(self, law: RetentionLaw[Delivery]) -> None:
         for delivery in law.drop_expired(self.clock()):

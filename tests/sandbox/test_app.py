@@ -57,6 +57,47 @@ async def test_domain_api_answers_in_the_shape_asked_for(shape: Any, keys: set[s
         assert set(answer) == keys
 
 
+async def test_head_is_answered_as_get_without_the_body(cloud_of: Opener) -> None:
+    """RFC 9110, 9.3.2."""
+    async with cloud_of() as call:
+        answer = await call.http.head(f"{call.account}/service/idp/baseURI.json")
+        assert answer.status_code == 200
+        assert int(answer.headers["content-length"]) > 0
+        assert (await call.http.get(f"{call.account}/service/idp/baseURI.json")).status_code == 200
+
+
+async def test_a_wrong_method_is_told_the_right_ones() -> None:
+    """RFC 9110, 15.5.6: a 405 names what is allowed."""
+    async with in_process() as call:
+        answer = await call.http.put(f"{call.account}/messaging/consumer/conversation/send", content=b"{}")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+async def test_without_a_host_the_domain_api_names_its_own_address() -> None:
+    """Locks a bug: an HTTP/1.0 client, which names no host, was told to use an empty one."""
+    async with Sandbox() as cloud:
+        port = cloud.url.rpartition(":")[2]
+        with anyio.fail_after(5):
+            async with await anyio.connect_tcp("127.0.0.1", int(port)) as stream:
+                path = f"/api/account/{cloud.account_id}/service/idp/baseURI.json"
+                await stream.send(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                answer = b"".join([part async for part in stream])
+        assert f'"baseURI":"127.0.0.1:{port}"'.encode() in answer
+
+
+async def test_a_token_that_is_sent_twice_is_none() -> None:
+    """RFC 9110, 5.3: repeated headers are one list; the sandbox took the last and hid the mistake."""
+    async with in_process() as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        payload = call.envelope("ms.PublishEvent", {"dialogId": conversation_id})
+        path = f"{call.account}/messaging/consumer/conversation/send"
+        for name, code in (("Authorization", 40102), ("X-LP-ON-BEHALF", 40103)):
+            doubled = [*headers.items(), (name, headers[name])]
+            answer = await call.http.post(path, headers=doubled, json=payload)
+            assert answer.json()["body"]["errorCode"] == code
+
+
 async def test_domain_api_lists_all_services() -> None:
     """Domain API page."""
     async with in_process() as call:

@@ -115,6 +115,19 @@ async def test_429_with_any_retry_after(cloud_of: Opener, retry_after: Any) -> N
         assert (second.applied, second.status, second.fault, second.count) == (True, 200, None, 2)
 
 
+@pytest.mark.parametrize("status", [204, 304])
+async def test_a_status_without_a_body_leaves_the_connection_fit_for_the_next(status: int, cloud_of: Opener) -> None:
+    """Locks a bug: a 204 came with a body, which the next request on the connection found in its way."""
+    async with cloud_of() as call:
+        headers = await call.headers()
+        conversation_id = await call.open(headers)
+        call.cloud.fail_next(status=status)
+        answer = await call.say(headers, conversation_id)
+        assert (answer.status_code, answer.content) == (status, b"")
+        assert "content-length" not in answer.headers
+        assert (await call.say(headers, conversation_id)).json()["code"] == "OK"
+
+
 async def test_status_may_hide_that_the_request_was_applied() -> None:
     """An unknown outcome by status: applied, and a 503 all the same."""
     async with in_process() as call:
@@ -368,7 +381,6 @@ BAD = [
     ('[{"action": {"kind": 7}}]', "action kind 7 is not known"),
     ('[{"action": {"kind": "revoke"}, "often": 1}]', "rule 1: 'often' is not known; known are action, endpoint"),
     ('[{"action": {"kind": "revoke", "x": 1}}]', "action revoke: 'x' is not known"),
-    ('[{"action": {"kind": "status"}}]', "status"),
     ('[{"action": {"kind": "status", "status": "x"}}]', "status must be a whole number from 200 to 599, not 'x'"),
     ('[{"action": {"kind": "latency", "seconds": -1}}]', "seconds must be a number of 0 or more, not -1"),
     ('[{"action": {"kind": "reset", "at": "noon"}}]', "at must be one of before, in, after, not 'noon'"),
@@ -377,6 +389,23 @@ BAD = [
     ('[{"action": {"kind": "revoke"}, "nth": 3}]', "nth must be a list of whole numbers from 1 on"),
     ('[{"action": {"kind": "revoke"}, "nth": [0]}]', "nth must be a list of whole numbers from 1 on"),
     ('[{"action": {"kind": "revoke"}, "endpoint": "moon"}]', "endpoint must be one of domain, token"),
+    ('[{"action": {"kind": "status"}}]', "rule 1: action status needs status"),
+    ('[{"action": {"kind": "revoke"}, "type": 5}]', "type must be text, not 5"),
+    ('[{"action": {"kind": "revoke"}, "consumer": []}]', "consumer must be text, not []"),
+    ('[{"action": {"kind": "revoke"}, "name": 5}]', "name must be text, not 5"),
+    ('[{"action": {"kind": "revoke"}, "every": 1.5}]', "every must be a whole number from 1"),
+    ('[{"action": {"kind": "revoke"}, "burst": 1.5}]', "burst must be a whole number from 1"),
+    ('[{"action": {"kind": "revoke"}, "count": 1.5}]', "count must be a whole number from 0"),
+    ('[{"action": {"kind": "revoke"}, "probability": 2}]', "probability must be a number from 0 to 1, not 2"),
+    ('[{"action": {"kind": "status", "status": 429, "retry_after": [1]}}]', "retry_after must be text that fits"),
+    ('[{"action": {"kind": "status", "status": 429, "retry_after": "\\n"}}]', "retry_after must be text that fits"),
+    ('[{"action": {"kind": "status", "status": 429, "headers": ["a"]}}]', "headers must be an object of header"),
+    ('[{"action": {"kind": "status", "status": 429, "headers": {"a": 1}}}]', "headers must be an object of header"),
+    ('[{"action": {"kind": "status", "status": 429, "headers": {"a b": ""}}}]', "headers must be an object of"),
+    ('[{"action": {"kind": "status", "status": 429, "headers": {"a": "\\r\\nb"}}}]', "headers must be an object of"),
+    ('[{"action": {"kind": "malformed", "content_type": "\u20ac"}}]', "content_type must be text that fits"),
+    ('[{"action": {"kind": "drop"}}]', 'action drop happens to webhooks only: say "endpoint": "webhook"'),
+    ('[{"action": {"kind": "status", "status": 500}, "endpoint": "webhook"}]', "status cannot happen to a webhook"),
 ]
 
 

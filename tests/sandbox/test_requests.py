@@ -389,3 +389,18 @@ async def _understood(call: Any, headers: dict[str, str], name: str, payload: di
     assert answer.status_code == 200, (name, answer.text)
     if call.cloud.agent.conversation(conversation_id).is_open:
         await call.close(headers, conversation_id)
+
+
+async def test_numbers_of_many_digits_are_no_failure_of_the_sandbox() -> None:
+    """Locks a bug: Python refuses to convert more than 4,300 digits, and the sandbox answered 500."""
+    async with in_process() as call:
+        headers = await call.headers()
+        opened = await call.batch(headers, campaignInfo={"campaignId": "9" * 5000, "engagementId": "5"})
+        assert opened.json()[1]["code"] == "OK"
+        for size in ("9" * 4500, "\u0661"):
+            answer = await call.send(headers, "ms.GenerateURLForUploadFile", {"fileSize": size, "fileType": "PNG"})
+            assert (answer.status_code, answer.json()["code"]) == (400, "BAD_REQUEST")
+        stored = await call.http.put(
+            f"/v1/AUTH_async-images/{call.cloud.account_id}/x.PNG?temp_url_sig=x&temp_url_expires={'9' * 5000}"
+        )
+        assert stored.status_code == 401

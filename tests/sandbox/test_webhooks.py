@@ -45,6 +45,9 @@ class Endpoint:
             raise answer
         if answer == "stall":
             await anyio.sleep(60)
+        if answer == "slow":
+            await anyio.sleep(3)
+            answer = 200
         if answer is not None:
             await send({"type": "http.response.start", "status": answer, "headers": []})
             await send({"type": "http.response.body", "body": b""})
@@ -173,6 +176,27 @@ async def test_while_recovering_new_conversations_are_delivered_at_once() -> Non
         await call.say(first, one, "kept-3")
         await call.cloud.settle()
         assert endpoint.texts() == ["kept-1", "kept-1", "direct", "kept-2", "kept-3"]
+
+
+@pytest.mark.parametrize("anyio_backend", [VIRTUAL])
+async def test_an_outage_that_begins_again_while_recovering_sends_nothing_twice_and_loses_nothing() -> None:
+    """Locks a bug: the draining of the first outage went on beside that of the second."""
+    endpoint = Endpoint()
+    async with connected(endpoint, retention_time=3600) as call:
+        first, second = await call.headers(), await call.headers("second")
+        one = await call.open(first)
+        await call.cloud.settle()
+        endpoint.answers = [500]
+        for text in "abcd":
+            await call.say(first, one, text)
+        while call.cloud.webhooks.state != "IN TRANSITION":  # noqa: ASYNC110 - on the virtual clock
+            await anyio.sleep(0.5)
+        endpoint.answers, endpoint.usual = [500], "slow"
+        other = await call.open(second)
+        await call.say(second, other, "x")
+        await call.cloud.settle(timeout=600)
+        assert endpoint.texts() == ["a", "a", "b", "c", "d", "x"]
+        assert call.cloud.webhooks.counts() == {"delivered": 7}
 
 
 @pytest.mark.parametrize("anyio_backend", [VIRTUAL])
