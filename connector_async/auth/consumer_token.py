@@ -159,8 +159,7 @@ class ConsumerTokens:
             body = orjson.dumps({"ext_consumer_id": ext_consumer_id})
         except TypeError:
             raise LocalProtocolError("the ext_consumer_id is no valid text (half a surrogate pair)") from None
-        async with self._limit:
-            answer = await self._ask(body)
+        answer = await self._ask(body)
         if answer.status >= 300:
             raise _refused(answer, ext_consumer_id)
         token = self._keep(ext_consumer_id, _read(answer))
@@ -169,14 +168,17 @@ class ConsumerTokens:
         return token
 
     async def _ask(self, body: bytes) -> Answer:
-        app_token = await self._keeper.get()
-        answer = await self._post(app_token, body)
+        async with self._limit:
+            app_token = await self._keeper.get()
+            answer = await self._post(app_token, body)
         if answer.status != 401:
             return answer
-        # "401: the AppJWT is missing, expired or invalid". Believed for good only where the code says so: all
-        # messages stop while a refused AppJWT is renewed.
+        # "401: the AppJWT is missing, expired or invalid". Believed for good only where the code says so. A second
+        # renewal may be half a minute away: whoever waits for it does so without a place that others need.
         certain = _error_code(answer) in APP_TOKEN_CODES
-        return await self._post(await self._keeper.renew(app_token.generation, certain=certain), body)
+        app_token = await self._keeper.renew(app_token.generation, certain=certain)
+        async with self._limit:
+            return await self._post(app_token, body)
 
     async def _remember(self, ext_consumer_id: str, token: str) -> None:
         found: object = read_claims(token).get("lp_consumer_id")

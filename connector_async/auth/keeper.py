@@ -3,6 +3,10 @@
 One background task fetches it; however many wait, there is one call. A token turns stale before it expires: it stays
 in use while the task renews it, and while renewing fails. A 401 renews it only if the token that was refused is still
 the current one, and at most once in 30 seconds, so that one consumer's bad luck cannot become a storm.
+
+A token that was refused is doubted, not dropped: who was refused waits for the next one, the others go on with it. It
+may have been revoked, and then each of them is refused once and waits as well; or the cloud refuses one request
+whatever token it brings, and then nobody else may be stopped by that, least of all while no other token can be had.
 """
 
 from __future__ import annotations
@@ -78,7 +82,7 @@ class Unwanted:
     """The token that a renewal is to replace.
 
     Attributes:
-        refused: The cloud refused it; otherwise it is near its end, or past it.
+        refused: The cloud answered 401 to it; otherwise it is near its end, or past it.
     """
 
     value: str = attrs.field(repr=False)
@@ -117,9 +121,9 @@ class TokenKeeper:
         self._settings = settings
         self._hooks = hooks
         self._token: AppToken | None = None
-        self._refused_generation = 0
         self._generation = 0
-        self._forced_at = float("-inf")
+        self._doubted_generation = 0  # the last one that a 401 blamed
+        self._allowed_at = float("-inf")  # when a 401 may renew the token again
         self._due_at: float | None = None
         self._failures = 0
         self._failure: AuthError | None = None
@@ -135,13 +139,7 @@ class TokenKeeper:
     def current(self) -> AppToken | None:
         """The token to send now, fresh or stale; None if there is none that holds."""
         token = self._token
-        if (
-            token is None
-            or token.generation == self._refused_generation
-            or self._clock.time() >= token.lifetime.expires_at
-        ):
-            return None
-        return token
+        return None if token is None or self._clock.time() >= token.lifetime.expires_at else token
 
     @property
     def freshness(self) -> Freshness:
@@ -167,8 +165,7 @@ class TokenKeeper:
             return token
         self._check_open()
         self._check_failing()
-        # A renewal that a 401 asked for may be planned for later; nobody makes it earlier.
-        self._demand(max(self._clock.time(), self._forced_at))
+        self._demand(self._clock.time())
         return await self._renewed()
 
     async def renew(self, generation: int, *, certain: bool) -> AppToken:
@@ -184,19 +181,18 @@ class TokenKeeper:
             TokenUnavailable, SessionClosed: As `get`.
         """
         token = self.current()
-        if token is not None and token.generation > generation:
-            return token
-        if self._refused_generation >= generation:
+        if token is None:
             return await self.get()
+        if token.generation > generation:
+            return token
         self._check_open()
         now = self._clock.time()
-        allowed_at = self._forced_at + self._settings.forced_interval
-        if now < allowed_at and not certain:
-            raise AppTokenRefused("a freshly renewed AppJWT was refused again")
-        self._refused_generation = generation
-        self._forced_at = max(now, allowed_at)
+        if self._doubted_generation < generation:
+            if now < self._allowed_at and not certain:
+                raise AppTokenRefused("a freshly renewed AppJWT was refused again")
+            self._doubted_generation = generation
         self._check_failing()
-        self._demand(self._forced_at)
+        self._demand(max(now, self._allowed_at))
         return await self._renewed()
 
     def close(self) -> None:
@@ -230,9 +226,10 @@ class TokenKeeper:
 
     def _unwanted(self) -> Unwanted | None:
         token = self._token
-        if token is None:
-            return None
-        return Unwanted(value=token.value, refused=token.generation == self._refused_generation)
+        return None if token is None else Unwanted(value=token.value, refused=self._is_doubted(token))
+
+    def _is_doubted(self, token: AppToken | None) -> bool:
+        return token is not None and token.generation == self._doubted_generation
 
     def _renewed_to(self, fetched: FetchedToken) -> None:
         now = self._clock.time()
@@ -244,6 +241,9 @@ class TokenKeeper:
             early=settings.early,
             jitter=self._random(),
         )
+        if self._is_doubted(self._token):
+            # Whoever planned this renewal, it is the answer to a 401.
+            self._allowed_at = now + settings.forced_interval
         self._generation += 1
         self.fetched += not fetched.found
         self._token = AppToken(value=fetched.value, generation=self._generation, lifetime=lifetime)
@@ -276,7 +276,7 @@ class TokenKeeper:
         self._fails_until = math.inf if persists else now + pause
         wait = pause if persists else None
         logger.warning("AppJWT renewal failed: %s", error, extra={"wait": wait})
-        # Nobody waits while a token holds.
+        # While a token holds nobody waits but those that it was refused to.
         self._settle(error)
         if self._hooks:
             self._hooks.emit(TokenRefreshFailed(cause=str(error), wait=wait))

@@ -371,3 +371,36 @@ async def test_a_second_401_with_the_code_of_the_app_token_is_an_error_and_no_lo
         with pytest.raises(AppTokenRefused, match="freshly renewed AppJWT"):
             await r.consumers.get("c1")
         assert (len(r.cloud.consumer_posts), len(r.cloud.token_posts)) == (2, 2)
+
+
+async def test_consumers_that_wait_for_a_renewal_of_the_app_token_keep_no_others_from_the_identity_service() -> None:
+    """More of them than fetches may run at once; the renewal may be half a minute away."""
+    async with rig() as r:
+        cloud = r.cloud
+
+        async def odd(post: Post) -> Answer:
+            return (
+                unauthorized(40102)
+                if post.json["ext_consumer_id"].startswith("odd")
+                else await cloud.give_consumer(post)
+            )
+
+        cloud.on_consumer = odd
+        with pytest.raises(AppTokenRefused):
+            await r.consumers.get("odd")
+        refused: list[float] = []
+
+        async def ask(number: int) -> None:
+            with pytest.raises(AppTokenRefused):
+                await r.consumers.get(f"odd-{number}")
+            refused.append(anyio.current_time())
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(ask, number)
+            await anyio.sleep(1.0)
+            started = anyio.current_time()
+            assert await r.consumers.get("good") == "jws.good"
+            assert anyio.current_time() - started < 0.1
+        assert min(refused) > 29.0
+        assert len(cloud.token_posts) == 3

@@ -221,27 +221,156 @@ async def test_c5_a_revocation_costs_one_renewal_however_late_its_stragglers_com
             await anyio.sleep(31.0)
 
 
-async def test_between_two_forced_renewals_lie_30_seconds_and_who_is_sure_waits_for_it() -> None:
-    """Reliability 1, rule 8; a second caller must not make the renewal earlier."""
+async def test_between_two_forced_renewals_lie_30_seconds_and_only_who_was_refused_waits_for_it() -> None:
+    """Reliability 1, rule 8: all 401s of one token wait for one renewal; everybody else goes on with it."""
     async with kept() as k:
         await k.keeper.get()
         await k.keeper.renew(1, certain=True)
         assert len(k.service.calls) == 2
         await anyio.sleep(5.0)
-        times: list[float] = []
+        renewed: list[tuple[float, int]] = []
 
-        async def ask(how: Callable[[], object]) -> None:
-            await how()  # type: ignore[misc]  # a coroutine function
-            times.append(anyio.current_time())
+        async def refused(*, certain: bool) -> None:
+            token = await k.keeper.renew(2, certain=certain)
+            renewed.append((anyio.current_time(), token.generation))
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ask, lambda: k.keeper.renew(2, certain=True))
+            tasks.start_soon(lambda: refused(certain=True))
             await anyio.sleep(1.0)
-            tasks.start_soon(ask, k.keeper.get)
-            tasks.start_soon(ask, lambda: k.keeper.renew(2, certain=True))
-            tasks.start_soon(ask, lambda: k.keeper.renew(2, certain=False))
-        assert times == [pytest.approx(30.1, abs=0.2)] * 4
+            tasks.start_soon(lambda: refused(certain=True))
+            tasks.start_soon(lambda: refused(certain=False))
+            while anyio.current_time() < 29.9:
+                assert (await k.keeper.get()).generation == 2
+                assert renewed == []
+                await anyio.sleep(0.7)
+        assert [at for at, _ in renewed] == [pytest.approx(30.0, abs=0.2)] * 3
+        assert {generation for _, generation in renewed} == {3}
         assert len(k.service.calls) == 3
+
+
+async def test_who_was_not_refused_goes_on_while_a_forced_renewal_is_slow() -> None:
+    """A token that one request is refused with may hold for all others; they must not stand still with it."""
+    async with kept(Service(latency=10.0)) as k:
+        await k.keeper.get()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: k.keeper.renew(1, certain=True))
+            await anyio.sleep(9.9)
+            assert (await k.keeper.get()).generation == 1
+            assert anyio.current_time() == pytest.approx(19.9)
+        assert (await k.keeper.get()).generation == 2
+        assert len(k.service.calls) == 2
+
+
+@pytest.mark.parametrize("certain", [True, False])
+async def test_c7_a_401_while_the_token_service_is_down_costs_nobody_else_the_token(certain: bool) -> None:
+    """C7: while the old token holds 0 requests fail. Who was refused learns at once that no other can be had."""
+    async with kept() as k:
+        await k.keeper.get()
+        await anyio.sleep(100.0)
+        k.service.failure = down()
+        for _ in range(200):
+            started = anyio.current_time()
+            with pytest.raises(TokenUnavailable):
+                await k.keeper.renew(1, certain=certain)
+            assert anyio.current_time() - started < 0.1
+            assert (await k.keeper.get()).generation == 1
+            await anyio.sleep(0.5)
+        assert k.service.calls[1:] == [
+            pytest.approx(100.0 + after) for after in (0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0)
+        ]
+        assert {one.refused for one in k.service.unwanted if one is not None} == {True}
+        k.service.failure = None
+        await anyio.sleep(60.0)
+        assert (await k.keeper.renew(1, certain=certain)).generation == 2
+        assert len(k.service.calls) == 9
+
+
+@pytest.mark.parametrize("n", [1, 100, 1_000])
+async def test_c5_a_second_revocation_within_half_a_minute_costs_one_renewal_as_soon_as_it_is_allowed(n: int) -> None:
+    """Everybody is refused, each at its own time, and each with the token that the others doubt already."""
+    async with kept(Service(latency=0.3)) as k:
+        await k.keeper.get()
+        await k.keeper.renew(1, certain=True)
+        renewed_at = anyio.current_time()
+        got: list[tuple[float, int]] = []
+
+        async def send(after: float) -> None:
+            await anyio.sleep(after)
+            token = await k.keeper.get()
+            if token.generation == 2:
+                token = await k.keeper.renew(2, certain=True)
+            got.append((anyio.current_time() - renewed_at, token.generation))
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(n):
+                tasks.start_soon(send, 31.0 * number / n)
+        assert len(got) == n
+        assert {generation for _, generation in got} == {3}
+        assert min(at for at, _ in got) == pytest.approx(30.3)
+        assert len(k.service.calls) == 3
+
+
+async def test_a_renewal_that_the_clock_makes_serves_those_who_wait_for_a_later_one() -> None:
+    """Nobody waits longer than for the next token; and what replaced a doubted one has its 30 seconds, too."""
+    async with kept(Service(lifetime=20.0), options=TokenSettings(early=0.0)) as k:
+        await k.keeper.get()
+        await anyio.sleep(10.0)
+        await k.keeper.renew(1, certain=True)
+        await anyio.sleep(2.0)
+        assert (await k.keeper.renew(2, certain=True)).generation == 3
+        assert k.service.calls == [0.0, pytest.approx(10.0), pytest.approx(28.0)]
+        assert [one.refused for one in k.service.unwanted if one is not None] == [True, True]
+        with pytest.raises(AppTokenRefused):
+            await k.keeper.renew(3, certain=False)
+        # Nobody doubted the third: the clock replaces it, in its time and for its own reason.
+        await anyio.sleep(18.5)
+        assert [one.refused for one in k.service.unwanted if one is not None] == [True, True, False]
+        assert len(k.service.calls) == 4
+
+
+async def test_a_401_of_a_token_that_has_ended_meanwhile_waits_for_the_next_one_like_everybody() -> None:
+    """No code, and a token that is not 30 seconds old: but that it was refused has a reason now."""
+    options = TokenSettings(fraction=1.0, early=0.0)
+    async with kept(Service(lifetime=20.0, latency=3.0), options=options) as k:
+        await k.keeper.get()
+        assert (await k.keeper.renew(1, certain=False)).generation == 2
+        await anyio.sleep(21.0)
+        assert k.keeper.current() is None
+        assert (await k.keeper.renew(2, certain=False)).generation == 3
+        assert len(k.service.calls) == 3
+
+
+async def test_a_renewal_for_later_is_made_once_although_nobody_waits_for_it_any_more() -> None:
+    """The token was refused all the same; and the next 401 of it is not the first."""
+    async with kept() as k:
+        await k.keeper.get()
+        await k.keeper.renew(1, certain=True)
+        for _ in range(10):
+            with anyio.move_on_after(1.0) as gave_up:
+                await k.keeper.renew(2, certain=True)
+            assert gave_up.cancelled_caught
+        assert not k.keeper._waiters
+        assert len(k.service.calls) == 2
+        await anyio.sleep(1_000.0)
+        assert len(k.service.calls) == 3
+
+
+async def test_a_close_lets_those_go_who_wait_for_a_later_renewal() -> None:
+    """Issue 3, item 5; the token that they were refused with is still at hand."""
+    async with kept() as k:
+        await k.keeper.get()
+        await k.keeper.renew(1, certain=True)
+
+        async def refused() -> None:
+            with pytest.raises(SessionClosed):
+                await k.keeper.renew(2, certain=True)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(refused)
+            await anyio.sleep(5.0)
+            k.keeper.close()
+        assert anyio.current_time() < 5.5
+        assert len(k.service.calls) == 2
 
 
 async def test_c6_without_a_code_a_freshly_renewed_token_is_not_renewed_again() -> None:
@@ -326,8 +455,7 @@ async def test_c7_after_a_429_at_least_five_seconds_pass_even_if_a_401_comes() -
             at = k.service.calls[-1]
             with pytest.raises(TokenUnavailable):
                 await k.keeper.renew(1, certain=True)
-            with pytest.raises(TokenUnavailable):
-                await k.keeper.get()
+            assert (await k.keeper.get()).generation == 1
             await anyio.sleep(pause - 1.0)
             assert k.service.calls[-1] == at
 
@@ -375,8 +503,12 @@ async def test_c7_any_schedule_of_outages_keeps_the_bounds(
                 tasks.start_soon(outage, *one)
             for at in revocations:
                 tasks.start_soon(revoke, at)
+            last: AppToken | None = None
             while anyio.current_time() - origin < 10_000.0:
                 held, failure = k.keeper.current(), k.keeper.failure
+                # Whoever was refused with it: for the others a token holds until it ends.
+                assert held is not None or last is None or anyio.current_time() >= last.lifetime.expires_at
+                last = held
                 if held is not None:
                     assert await k.keeper.get() is held
                 elif failure is not None:

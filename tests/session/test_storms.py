@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from connector_async import (
+    AppTokenRefused,
     ConsumerTokenRefused,
     LocalProtocolError,
     RequestError,
@@ -111,6 +112,46 @@ async def test_c6_a_bad_consumer_token_hurts_that_consumer_alone(code: int | Non
         took = anyio.current_time() - started
     assert ended == {"good accepted": 1_000, "bad refused": 1_000}
     assert len(cloud.token_posts) - 1 <= 1 + took / 30
+
+
+async def test_c6_a_request_that_is_refused_with_every_app_token_stops_nobody_else() -> None:
+    """40102 blames the AppJWT, but it holds for all others: they wait neither for the next nor for its service."""
+    cloud = FakeCloud(latency=0.01)
+
+    async def odd(post: Post) -> Any:
+        if post.header("X-LP-ON-BEHALF") == "jws.odd":
+            return unauthorized(40102)
+        return await cloud.take_message(post)
+
+    async def slow(post: Post) -> Any:
+        await anyio.sleep(5.0)
+        return await cloud.give_token(post)
+
+    cloud.on_message = odd
+    refused: list[float] = []
+    slowest = 0.0
+    async with session_over(cloud) as session:
+        good = session.conversation("good", "good")
+        await good.send_text("warm")
+        cloud.on_token = slow
+        began = anyio.current_time()
+
+        async def keep_asking() -> None:
+            while len(refused) < 4:
+                with pytest.raises(AppTokenRefused):
+                    await session.conversation("odd", "odd").send_text("hello")
+                refused.append(anyio.current_time() - began)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keep_asking)
+            while len(refused) < 4:
+                started = anyio.current_time()
+                await good.send_text("hello")
+                slowest = max(slowest, anyio.current_time() - started)
+                await anyio.sleep(0.1)
+    assert slowest < 0.1
+    assert refused == [pytest.approx(5.0 + 35.0 * number, abs=0.5) for number in range(4)]
+    assert len(cloud.token_posts) == 5
 
 
 async def test_c21_a_stuck_peer_slows_nobody_else() -> None:
