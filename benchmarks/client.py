@@ -97,16 +97,16 @@ async def all_held(job: Job, send: Send) -> AsyncIterator[None]:
     Afterwards every connection that the load needs is open: connecting is not what is measured.
 
     Raises:
-        TimeoutError: The rival does not get so many in flight.
+        ExceptionGroup: Of a TimeoutError: the rival does not get so many in flight; or of what its sends raised.
     """
     control(job.control, hold=True)
-    waiting = asyncio.ensure_future(all_workers(job.in_flight, lambda worker: send_once(send, worker)))
-    try:
-        await asyncio.to_thread(_until_held, job)
-        yield
-    finally:
-        control(job.control, hold=False)
-        await waiting
+    async with asyncio.TaskGroup() as group:
+        group.create_task(all_workers(job.in_flight, lambda worker: send_once(send, worker)))
+        try:
+            await asyncio.to_thread(_until_held, job)
+            yield
+        finally:
+            control(job.control, hold=False)
 
 
 def _until_held(job: Job) -> None:

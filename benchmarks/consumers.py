@@ -367,8 +367,12 @@ async def _run(asked: Facts) -> Facts:
     refused: Counter[str] = Counter()
     reads: Counter[str] = Counter()
     before = control(job.control)
-    async with _open(asked, reads) as store, open_session(job, limits, store) as session:
-        looking = asyncio.create_task(watch.look())
+    async with (
+        _open(asked, reads) as store,
+        open_session(job, limits, store) as session,
+        asyncio.TaskGroup() as group,
+    ):
+        looking = group.create_task(watch.look())
         begin, cpu_before = time.perf_counter(), cpu()
         async with session.send_many(watch.messages(), concurrency=2 * in_flight) as outcomes:
             async for outcome in outcomes:

@@ -50,14 +50,14 @@ async def _served(app: Any) -> AsyncIterator[int]:
     config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, access_log=False, http="httptools")
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]  # those of the benchmark stay
-    serving = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody
-        await asyncio.sleep(0.01)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        await serving
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.serve())
+        while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody
+            await asyncio.sleep(0.01)
+        try:
+            yield server.servers[0].sockets[0].getsockname()[1]
+        finally:
+            server.should_exit = True
 
 
 @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ from typing import TypeVar
 import anyio
 
 from connector_async.errors import StoreUnavailable
-from connector_async.pump._report import Counters
+from connector_async.pump._report import PumpStats
 from connector_async.store.outbox import Outbox
 
 __all__ = ["Keeper", "Pauses"]
@@ -30,7 +30,7 @@ class Keeper:
         failure: Why the last call failed; None when it did not.
     """
 
-    def __init__(self, outbox: Outbox, account_id: str, owner: str, lease: float, counters: Counters) -> None:
+    def __init__(self, outbox: Outbox, account_id: str, owner: str, lease: float, counters: PumpStats) -> None:
         self.outbox = outbox
         self.account_id = account_id
         self.owner = owner

@@ -24,7 +24,7 @@ from connector_async.pump._keeper import Keeper, Pauses
 from connector_async.pump._lane import Lanes
 from connector_async.pump._messages import PumpMessage, to_outbox
 from connector_async.pump._policy import PumpPolicy
-from connector_async.pump._report import Counters, PumpReport, PumpStats
+from connector_async.pump._report import PumpReport, PumpStats
 from connector_async.pump._settler import OnSettled, Settler
 from connector_async.session import ConnectorSession
 from connector_async.store.outbox import Outbox, OutboxCounts, OutboxMessage, OutboxStore, PutResult
@@ -98,7 +98,7 @@ class Pump:
         self._session = session
         self._policy = policy or PumpPolicy()
         self._concurrency = concurrency
-        self._counters = Counters()
+        self._counters = PumpStats()
         self._keeper = Keeper(
             outbox.outbox if isinstance(outbox, OutboxStore) else outbox,
             session.account_id,
@@ -249,8 +249,8 @@ class Pump:
     def stats(self) -> PumpStats:
         """Counters and gauges of this moment."""
         parts = self._parts
-        return PumpStats(
-            **attrs.asdict(self._counters),
+        return attrs.evolve(
+            self._counters,
             in_flight=0 if parts is None else len(parts.lanes),
             unwritten=0 if parts is None else len(parts.settler),
         )

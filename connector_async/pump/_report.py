@@ -8,12 +8,12 @@ import attrs
 
 from connector_async.store.outbox import OutboxCounts, OutboxEntry
 
-__all__ = ["Counters", "PumpReport", "PumpStats"]
+__all__ = ["PumpReport", "PumpStats"]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class PumpStats:
-    """Counters of one pump since it was entered, and two gauges.
+    """Counters of one pump since it was entered, and two gauges. What `Pump.stats` gives is a copy of that moment.
 
     Attributes:
         put: Messages that were added to the outbox through this pump.
@@ -48,25 +48,6 @@ class PumpStats:
     store_failures: int = 0
     in_flight: int = 0
     unwritten: int = 0
-
-
-@attrs.define(eq=False)
-class Counters:
-    """What a pump counts while it runs."""
-
-    put: int = 0
-    claimed: int = 0
-    sent: int = 0
-    accepted: int = 0
-    refused: int = 0
-    not_sent: int = 0
-    unknown: int = 0
-    maybe_duplicate: int = 0
-    retried: int = 0
-    reopened: int = 0
-    released: int = 0
-    lease_lost: int = 0
-    store_failures: int = 0
 
 
 @attrs.frozen(kw_only=True)

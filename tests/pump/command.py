@@ -209,6 +209,20 @@ class Job:
         finally:
             run.kill()
 
+    def kill_often(self, kills: int, *options: str) -> None:
+        """So many pumps are killed in the middle of their work, one after the other."""
+        chance = random.Random(kills)
+        for number in range(kills):
+            assert self.kill_once(chance, *options), f"all was done after {number} kills"
+
+    def finish(self, *options: str) -> dict[str, Any]:
+        """Let a pump do what is left; its summary."""
+        ran = self.start("input", *options).end()
+        assert ran.code == 0, ran
+        assert ran.summary is not None
+        assert ran.summary["waiting"] == 0
+        return ran.summary
+
     def results(self, *names: str) -> dict[str, dict[str, Any]]:
         """What the pumps said of each message; the last word where several spoke."""
         found: dict[str, dict[str, Any]] = {}

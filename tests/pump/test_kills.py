@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import time
 from collections import Counter
@@ -30,22 +29,15 @@ SIGNALS = (
 @pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.soak)])
 def test_p1_a_pump_that_is_killed_again_and_again_loses_nothing(kills: int, job: Job) -> None:
     """Our fault tables, P1: SIGKILL 80 to 200 ms after each run's first message; 200 kills with `-m soak`."""
-    chance = random.Random(kills)
     # Slow enough that the work outlasts the kills.
     job.fill(consumers=200, messages=60 * kills)
-    done = 0
-    while done < kills and job.kill_once(chance, *OPTIONS, "--rate", "250"):
-        done += 1
-    last = job.start("input", *OPTIONS).end()
-    assert last.code == 0, last
-    assert last.summary is not None
-    assert last.summary["waiting"] == 0
+    job.kill_often(kills, *OPTIONS, "--rate", "250")
+    summary = job.finish(*OPTIONS)
     counted = job.check()
-    tell("P1", job, kills=done, **counted)
-    assert counted["doubled"] <= done * IN_FLIGHT
-    assert last.summary["accepted"] == counted["messages"]
-    assert last.summary["maybe_duplicate"] == counted["reported"]
-    assert done == kills
+    tell("P1", job, kills=kills, **counted)
+    assert counted["doubled"] <= kills * IN_FLIGHT
+    assert summary["accepted"] == counted["messages"]
+    assert summary["maybe_duplicate"] == counted["reported"]
 
 
 def test_after_a_kill_on_one_machine_nothing_waits_for_the_lease(tmp_path: Path, sandbox: SandboxAddress) -> None:
@@ -53,10 +45,9 @@ def test_after_a_kill_on_one_machine_nothing_waits_for_the_lease(tmp_path: Path,
     job = Job(tmp_path, f"sqlite:///{tmp_path / 'outbox.db'}", sandbox)
     job.fill(consumers=50, messages=500)
     options = ("--lease", "3600", "--concurrency", str(IN_FLIGHT))
-    assert job.kill_once(random.Random(1), *options, "--rate", "250")
+    job.kill_often(1, *options, "--rate", "250")
     begun = time.monotonic()
-    last = job.start("input", *options).end()
-    assert last.code == 0, last
+    job.finish(*options)
     counted = job.check()
     tell("take-over", job, milliseconds=round(1000 * (time.monotonic() - begun)), **counted)
     assert 0 < counted["reported"] <= IN_FLIGHT
@@ -132,8 +123,7 @@ def test_p6_a_signal_stops_the_pump_and_loses_nothing(
         assert ran.summary["stopped_by"] in {one.name for one in signals}
         assert ran.summary["waiting"] > 0
         assert "--resume goes on with them" in ran.said
-    last = job.start("input", *OPTIONS).end()
-    assert last.code == 0, last
+    job.finish(*OPTIONS)
     counted = job.check()
     tell("P6", job, stops=rounds, longest_ms=round(longest * 1000), **counted)
     assert longest < 30.0
