@@ -11,7 +11,7 @@ import asyncio
 import copy
 import time
 from collections.abc import Awaitable, Callable, Generator, Hashable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -252,20 +252,28 @@ def failure_of(error: BaseException) -> Exception:
     """What code of the user's, or of a library of theirs, has raised, as an error that can be told.
 
     A CancelledError comes also where nobody has cancelled this task: something that was awaited had been cancelled.
-    Let out of a task of ours, it would take the whole session with it.
+    Let out of a task of ours, it would take the whole session with it. So would a group of such errors.
 
     Raises:
         BaseException: This task is being cancelled, or the process is to end.
     """
     if isinstance(error, Exception):
         return error
-    if isinstance(error, asyncio.CancelledError):
+    if _is_cancellation(error):
         task = asyncio.current_task()
         if task is not None and not task.cancelling():
             made = RuntimeError("what was awaited had been cancelled")
             made.__cause__ = error
             return made
     raise error
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether nothing but CancelledErrors keeps it from being an Exception."""
+    if isinstance(error, BaseExceptionGroup):
+        _, rest = cast("BaseExceptionGroup[BaseException]", error).split((Exception, asyncio.CancelledError))
+        return rest is None
+    return isinstance(error, asyncio.CancelledError)
 
 
 def twin(error: Exception) -> Exception:

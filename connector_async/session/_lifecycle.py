@@ -43,10 +43,6 @@ __all__ = ["CloseReport", "Lifecycle"]
 
 logger = logging.getLogger("connector_async.session")
 
-_LAST_WORDS_WITHIN = (
-    2.0  # seconds for giving claimed webhooks back to a durable store, when there is no time to drain
-)
-
 
 @attrs.frozen(kw_only=True)
 class CloseReport:
@@ -258,11 +254,9 @@ class Lifecycle:
         before = len(parts.engine) + len(parts.outbound)
         unhandled = 0
         try:
-            # What a durable store must be told is told even while we are being cancelled, but not for ever.
-            within = max(drain, _LAST_WORDS_WITHIN)
-            with anyio.CancelScope(deadline=started + within, shield=by_error):
-                # Handlers first: they may still send.
-                if self._dispatcher is not None:
+            # Handlers first: they may still send. What they leave is counted even while we are being cancelled.
+            if self._dispatcher is not None:
+                with anyio.CancelScope(shield=by_error):
                     unhandled = await self._dispatcher.drain(drain)
             parts.outbound.refuse_new()
             parts.engine.refuse_new()
@@ -412,7 +406,7 @@ class Lifecycle:
             return
         parts.desk.hears = True
         self.dispatcher.start()
-        if parts.source.credentials is None:
+        if parts.source.credentials is None and self._state == "open":
             parts.task_group.start_soon(self._learn_secrets, parts)
 
     async def _learn_secrets(self, parts: Parts) -> None:

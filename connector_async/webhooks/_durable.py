@@ -7,9 +7,10 @@ import logging
 import re
 import time
 import uuid
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import anyio
 import attrs
@@ -25,6 +26,8 @@ from connector_async.webhooks.router import Handler
 from connector_async.webhooks.settings import WebhookSettings, WebhookStats
 
 __all__ = ["DurableInbox"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("connector_async.webhooks")
 
@@ -58,20 +61,26 @@ class DurableInbox:
     owner: str = attrs.field(factory=lambda: uuid.uuid4().hex)
     """New for each run: leases of an earlier one with the same name must not look like ours."""
     claimed: int = attrs.field(default=0, init=False)
+    """Claims of which the store was not told yet what became of them."""
+    _owed: deque[Callable[[], Awaitable[object]]] = attrs.field(
+        factory=deque[Callable[[], Awaitable[object]]], init=False
+    )
+    """What the store could not be told."""
     _parsed: OrderedDict[str, Part] = attrs.field(factory=OrderedDict[str, Part], init=False)
     _done: OrderedDict[str, tuple[Handler[Any], ...]] = attrs.field(
         factory=OrderedDict[str, tuple[Handler[Any], ...]], init=False
     )
     _wake: anyio.Event = attrs.field(factory=anyio.Event, init=False)
-    _is_pumping: bool = attrs.field(default=False, init=False)
+    _ended: anyio.Event | None = attrs.field(default=None, init=False)
+    """Set when the task that claims has ended; None before it began."""
     _is_stopped: bool = attrs.field(default=False, init=False)
     _renew_at: float = attrs.field(default=0.0, init=False)
 
     def start(self) -> None:
         """Work off what is in the store, also what earlier runs and other workers left; idempotent."""
-        if not self._is_pumping and not self._is_stopped:
-            self._is_pumping = True
-            self.port.start_soon(self._pump)
+        if self._ended is None and not self._is_stopped:
+            self._ended = anyio.Event()
+            self.port.start_soon(self._pump, self._ended)
 
     def wake(self) -> None:
         """There may be something to claim, or room for it."""
@@ -114,6 +123,11 @@ class DurableInbox:
         self.wake()
         return admission
 
+    @property
+    def at_hand(self) -> int:
+        """Claims that are in memory, to be handled."""
+        return self.claimed - len(self._owed)
+
     def done_before(self, key: str) -> tuple[Handler[Any], ...]:
         """The handlers that succeeded with an event at an earlier attempt in this process."""
         return self._done.get(key, ())
@@ -123,24 +137,45 @@ class DurableInbox:
 
         An event whose handlers failed as often as it may is given up; so is one that killed its worker as often.
         """
-        self.claimed -= 1
-        self._wake.set()
         try:
-            if result is None or not result.failures:
-                await self._settle(delivery)
-                return None
-            return await self._try_again(delivery, result)
-        except StoreUnavailable:
-            # The lease ends by itself, and the event is handled once more: twice is better than never.
+            return await self._tell(partial(self._conclude, delivery, result))
+        except Exception:
             logger.exception("the store did not take note that an event of %s was handled", delivery.lane)
             return None
 
     async def release(self) -> None:
-        """Give back what is claimed and not done."""
+        """Give back what is claimed and not done, also what was being claimed when `stop` was called."""
+        if self._ended is None:
+            return
+        await self._ended.wait()
         try:
             await self.port.store.release_deliveries(self.port.account_id, owner=self.owner)
-        except StoreUnavailable:
+        except Exception:
             logger.exception("claimed events could not be given back; others take them when the lease ends")
+
+    async def _tell(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Tell the store what became of a claim. While it cannot hear it, the claim stays ours, and so does the step.
+
+        Raises:
+            Exception: As the store; the step is taken again when next there is a look into the store.
+        """
+        try:
+            told = await step()
+        except BaseException:
+            self._owed.append(step)
+            raise
+        self.claimed -= 1
+        self._wake.set()
+        return told
+
+    async def _conclude(self, delivery: Delivery, result: Result | None) -> float | None:
+        if result is None or not result.failures:
+            await self._settle(delivery)
+            return None
+        if delivery.attempts >= self.settings.max_attempts:
+            await self._bury(delivery, _reason(result.failures[-1]))
+            return None
+        return await self._try_again(delivery, result)
 
     async def _settle(self, delivery: Delivery) -> None:
         self._done.pop(delivery.key, None)
@@ -148,10 +183,7 @@ class DurableInbox:
         if not is_mine:
             logger.warning("an event of %s was handled, but its lease had ended: others may repeat it", delivery.lane)
 
-    async def _try_again(self, delivery: Delivery, result: Result) -> float | None:
-        if delivery.attempts >= self.settings.max_attempts:
-            await self._bury(delivery, _reason(result.failures[-1]))
-            return None
+    async def _try_again(self, delivery: Delivery, result: Result) -> float:
         _remember(self._done, delivery.key, tuple(result.done))
         wait = self.settings.retry_wait(delivery.attempts)
         await self.port.store.retry_delivery(
@@ -161,15 +193,15 @@ class DurableInbox:
 
     async def _bury(self, delivery: Delivery, reason: str) -> None:
         self._done.pop(delivery.key, None)
-        self.stats.dead += 1
         await self.port.store.dead_letter_delivery(delivery.account_id, delivery.key, owner=self.owner, reason=reason)
+        self.stats.dead += 1
         whose = delivery.lane or "a conversation that cannot be told"
         logger.error("an event of %s is given up after %d attempts: %s", whose, delivery.attempts, reason)
         self.port.emit(
             DeliveryDead(conversation_id=delivery.lane, key=delivery.key, attempts=delivery.attempts, reason=reason)
         )
 
-    async def _pump(self) -> None:
+    async def _pump(self, ended: anyio.Event) -> None:
         """Claim what is due while there is room, and keep the leases, until stopped."""
         try:
             while not self._is_stopped:
@@ -178,14 +210,17 @@ class DurableInbox:
                     with anyio.move_on_after(self.settings.poll_interval):
                         await self._wake.wait()
         finally:
-            self._is_pumping = False
+            ended.set()
 
     async def _claim_safely(self) -> bool:
         """Whether there may be more to claim at once."""
         try:
             await self._renew()
-            return await self._claim()
-        except StoreUnavailable:
+            has_more = await self._claim()
+            for _ in range(len(self._owed)):
+                await self._tell(self._owed.popleft())
+            return has_more
+        except Exception:
             logger.exception("the store gives no events; trying again in %.1f s", self.settings.poll_interval)
             return False
 
@@ -199,7 +234,11 @@ class DurableInbox:
         )
         self.claimed += len(deliveries)
         for delivery in deliveries:
-            await self._open(delivery)
+            try:
+                await self._open(delivery)
+            except Exception:
+                # The others are claimed as well: they must not be left lying.
+                logger.exception("an event of %s could not be given up", delivery.lane)
         return len(deliveries) == limit
 
     async def _open(self, delivery: Delivery) -> None:
@@ -216,8 +255,7 @@ class DurableInbox:
                 elif not self.take(parts[0], delivery):
                     await self.finish(delivery, None)
                 return
-        self.claimed -= 1
-        await self._bury(delivery, reason)
+        await self._tell(partial(self._bury, delivery, reason))
 
     def _read(self, delivery: Delivery) -> list[Part]:
         parts = split(read_notification(delivery.body))

@@ -49,3 +49,8 @@ class Job:
     async def wait(self) -> None:
         """Wait until it left memory, if it was made for that."""
         await (self.done.wait() if self.done is not None else anyio.lowlevel.checkpoint())
+
+    def let_go(self) -> None:
+        """Let go on whoever waits."""
+        if self.done is not None:
+            self.done.set()

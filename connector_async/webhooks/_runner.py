@@ -9,6 +9,7 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, cast
 
+import anyio
 import attrs
 
 from connector_async._concurrency import failure_of
@@ -125,7 +126,8 @@ class Runner:
                 event=part.event,
                 notification=part.notification,
             )
-            ext_consumer_id = await ask(unclaimed)
+            with anyio.fail_after(self.handler_timeout):
+                ext_consumer_id = await ask(unclaimed)
             if ext_consumer_id is not None:
                 return await self.port.adopt_conversation(part.conversation_id, ext_consumer_id)
         return None
@@ -195,7 +197,8 @@ class Runner:
     async def _tell(self, bound: Bound, incoming: Incoming[Any], error: Exception) -> None:
         for tell in bound.error_handlers:
             try:
-                await tell(incoming, error)
+                with anyio.fail_after(self.handler_timeout):
+                    await tell(incoming, error)
             except BaseException as failure:
                 failure_of(failure)
                 logger.exception("the error handler %r failed", tell)

@@ -186,7 +186,8 @@ async def test_the_default_ack_follows_the_store(tmp_path: Path) -> None:
     """`stored` with a durable store, else `queued` (design, section 2)."""
     store = SqliteStore(tmp_path / "s.db")
     async with rig(store=store) as worker:
-        worker.dispatcher._durable._is_pumping = True  # it only seems so
+        worker.dispatcher._durable._ended = ended = anyio.Event()  # it only seems to have begun
+        ended.set()
         assert await worker.deliver(content("c", 0)) == [200]
         assert (await store.delivery_counts(ACCOUNT)).waiting == 1
     await store.aclose()

@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from connector_async.errors import StoreUnavailable
-from connector_async.store import Admission, SqliteStore
+from connector_async.store import Admission, MemoryStore, SqliteStore
 from connector_async.webhooks import Dispatcher, Incoming, Router, WebhookSettings
 from connector_async.webhooks.events import DeliveryDead, DeliveryShed
 from connector_async.wire import ContentEvent
@@ -92,10 +92,10 @@ async def test_w8_a_crash_between_write_and_ack_loses_and_doubles_nothing(tmp_pa
                 await store.put_delivery(ACCOUNT, key=key, lane=conversation, body=body, received_at=1.0)
             else:
                 # Stored and perhaps claimed; the answer never left, the handler did not begin.
-                victim.dispatcher._lanes.stop()
+                victim.dispatcher._sorting.lanes.stop()
                 await victim.deliver(content(conversation, 0))
             victim.dispatcher._durable.stop()
-            victim.dispatcher._durable.claimed = 0  # the dead give nothing back
+            victim.dispatcher._durable._ended = None  # the dead give nothing back
         async with rig(router, store=store, settings=FAST) as heir:
             heir.dispatcher._durable.wall_clock = lambda: 4e9  # the lease of the dead has ended
             assert await heir.deliver(content(conversation, 0)) == [200]
@@ -322,6 +322,14 @@ class Stuttering(DurableInMemory):
         self._stutter("settle")
         return await super().settle_delivery(account_id, key, owner=owner)
 
+    async def retry_delivery(self, account_id: str, key: str, **facts: Any) -> bool:
+        self._stutter("retry")
+        return await super().retry_delivery(account_id, key, **facts)
+
+    async def dead_letter_delivery(self, account_id: str, key: str, **facts: Any) -> bool:
+        self._stutter("bury")
+        return await super().dead_letter_delivery(account_id, key, **facts)
+
     async def renew_deliveries(self, account_id: str, **facts: Any) -> int:
         self._stutter("renew")
         return await super().renew_deliveries(account_id, **facts)
@@ -332,21 +340,15 @@ class Stuttering(DurableInMemory):
 
 
 async def test_a_store_that_stutters_delays_and_does_not_lose() -> None:
-    """Claims are asked for again; an event whose end could not be noted is handled once more when its lease ends."""
-    router, store, attempts = Router(), Stuttering(claim=2, settle=1), list[int]()
-
-    @router.on(ContentEvent)
-    async def record(message: Incoming[ContentEvent]) -> None:
-        attempts.append(message.attempt)
-
-    now = 1000.0
+    """Claims are asked for again; the end of an event is told again, and the event not handled a second time."""
+    router, store = Router(), Stuttering(claim=2, settle=3)
+    got = recording(router)
     async with rig(router, store=store, settings=FAST) as worker:
-        worker.dispatcher._durable.wall_clock = lambda: now
         await worker.deliver(content("c", 0))
-        await until(lambda: attempts)
-        now += 1000
+        await until(lambda: got)
         await worker.quiet()
-    assert attempts == [1, 2]
+    assert order_of(got, "c") == [0]
+    assert not any(store.failures.values())
 
 
 async def test_a_handler_that_outlives_its_lease_does_not_settle_for_another(
@@ -368,6 +370,44 @@ async def test_a_handler_that_outlives_its_lease_does_not_settle_for_another(
         await until(lambda: not worker.dispatcher.stats().waiting)
         assert await store.settle_delivery(ACCOUNT, claimed[0].key, owner="other")
     assert "lease had ended" in caplog.text
+
+
+@pytest.mark.parametrize("anyio_backend", [VIRTUAL])
+async def test_what_the_store_could_not_be_told_is_told_again_by_a_worker_that_is_never_idle() -> None:
+    """Found by reading: such a worker renews the leases of all that it has claimed, so that one never ended."""
+    router, store, attempts = Router(), Stuttering(retry=1), list[int]()
+
+    @router.on(ContentEvent)
+    async def handle(message: Incoming[ContentEvent]) -> None:
+        if message.conversation_id == "busy":
+            await anyio.sleep(10_000)
+        attempts.append(message.attempt)
+        if message.attempt == 1:
+            raise LookupError
+
+    async with rig(router, store=store, drain=0.0, settings=WebhookSettings(handler_timeout=None)) as worker:
+        worker.dispatcher._durable.wall_clock = anyio.current_time
+        await worker.deliver(content("busy", 0), content("c", 0))
+        await anyio.sleep(300)
+        assert attempts == [1, 2]
+
+
+@pytest.mark.parametrize("anyio_backend", [VIRTUAL])
+async def test_what_is_claimed_beside_an_event_that_cannot_be_given_up_is_handled() -> None:
+    """Found by reading: the rest of the lot was left lying, claimed for as long as the worker lived."""
+    router, store = Router(), Stuttering(bury=1)
+    got = recording(router)
+    for number in range(3):
+        body = b"none" if number == 0 else encoded(notification(content(f"c{number}", 0)))
+        await store.put_delivery(ACCOUNT, key=f"{number}", lane=f"c{number}", body=body, received_at=1.0)
+    async with rig(router, store=store) as worker:
+        worker.dispatcher.start()
+        await anyio.sleep(10)
+        assert await store.delivery_counts(ACCOUNT) == attrs.evolve(
+            await MemoryStore().delivery_counts(ACCOUNT), dead=1
+        )
+        assert worker.dispatcher.stats().dead == 1
+    assert len(got) == 2
 
 
 @pytest.mark.parametrize("anyio_backend", [VIRTUAL])
@@ -453,10 +493,10 @@ async def test_parsed_events_are_remembered_within_bounds(monkeypatch: pytest.Mo
     got = recording(router)
     async with rig(router, store=store, settings=FAST) as worker:
         durable = worker.dispatcher._durable
-        durable._is_pumping = True  # it only seems so
+        durable._ended = anyio.Event()  # it only seems so
         await worker.deliver(*[content("c", number) for number in range(6)])
         assert len(durable._parsed) == 3
-        durable._is_pumping = False
+        durable._ended = None
         worker.dispatcher.start()
         await worker.quiet()
     assert order_of(got, "c") == list(range(6))
@@ -466,7 +506,7 @@ async def test_a_full_inbox_is_503_and_not_a_loss() -> None:
     """The store is bounded, too."""
     store = DurableInMemory(max_entries=2)
     async with rig(store=store, settings=FAST) as worker:
-        worker.dispatcher._lanes.stop()
+        worker.dispatcher._sorting.lanes.stop()
         assert await worker.deliver(*[content("c", number) for number in range(3)]) == [200, 200, 503]
         body = encoded(notification(content("c", 9)))
         assert await store.put_delivery(ACCOUNT, key="k", lane="c", body=body, received_at=1.0) is Admission.FULL
