@@ -1,21 +1,21 @@
 import asyncio
 
-from connector_async import ConnectorSession, ConversationClosed, RequestError
+from connector_async import ConnectorSession, Opening, RequestError
 
 
 async def main() -> None:
     # Reads LP_ACCOUNT_ID, LP_CLIENT_ID and LP_CLIENT_SECRET.
     async with ConnectorSession.from_env() as session:
-        conversation = await session.consumer("customer-42").open_conversation(skill_id="77")
+        consumer = session.consumer("customer-42")
         for text in ("Good morning!", "Is my order on its way?"):
             try:
-                result = await conversation.send_text(text)
-            except ConversationClosed:
-                conversation = await session.consumer("customer-42").open_conversation(skill_id="77")
+                # Opens a conversation, and another one where the agent has closed it in between.
+                result = await consumer.send_text(text, opening=Opening(skill_id="77"))
             except RequestError as error:
                 print("not accepted:", error, "- did it arrive?", error.landed.value)
             else:
                 print("accepted at attempt", len(result.attempts), "as", result.request_id)
+        conversation = await consumer.ensure_conversation()
         await conversation.close()
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -67,6 +68,23 @@ async def test_the_example_holds_a_conversation() -> None:
             PublishEvent.TYPE: 2,
             "cm.UpdateConversationField": 1,
         }
+
+
+def _closes_at_the_first_word(desk: Any, happening: Any) -> None:
+    said = happening.event is not None and happening.role == "CONSUMER"
+    if said and happening.event.get("message") == "Good morning!":
+        desk.closes(happening.conversation.conversation_id)
+
+
+async def test_the_example_says_everything_though_the_agent_closes_in_between() -> None:
+    """It is copied: the text that finds the conversation closed must not be the price of opening another."""
+    async with Sandbox(agent=_closes_at_the_first_word) as cloud:
+        process = await _run(
+            [sys.executable, str(_ROOT / "examples" / "quickstart.py")], {**os.environ, **cloud.environ()}
+        )
+        assert process.stdout.count(b"accepted at attempt 1") == 2
+        assert cloud.ledger.summary()["applied_by_type"]["cm.ConsumerRequestConversation"] == 2
+        assert cloud.ledger.summary()["applied_by_type"][PublishEvent.TYPE] == 2
 
 
 async def _run(command: list[str], environ: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
