@@ -100,12 +100,18 @@ class HttpTarget:
     """An endpoint by URL, http or https, with connections kept open between deliveries."""
 
     def __init__(self, url: str, *, ssl_context: ssl.SSLContext | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError(f"webhook endpoint {url!r} must be a URL that begins with http:// or https://")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise ConfigurationError(f"webhook endpoint {url!r} is no URL: {error}") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or " " in url:
+            raise ConfigurationError(
+                f"webhook endpoint {url!r} must be a URL that begins with http:// or https://, in plain ASCII"
+            )
         self._host = parts.hostname
         self._tls = parts.scheme == "https"
-        self._port = parts.port or (443 if self._tls else 80)
+        self._port = port or (443 if self._tls else 80)
         self._ssl_context = ssl_context
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._head = f"POST {path} HTTP/1.1\r\nhost: {parts.netloc.rpartition('@')[2]}\r\n".encode("latin-1")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import signal
 import stat
 import sys
@@ -19,28 +20,56 @@ import anyio
 
 from connector_async.errors import ConfigurationError
 from connector_async.sandbox._json import dumps
+from connector_async.sandbox._post import HttpTarget
 from connector_async.sandbox.cloud import Sandbox
-from connector_async.sandbox.faults import PRESETS
+from connector_async.sandbox.faults import PRESETS, FaultPlan, load_faults
 from connector_async.sandbox.scripts import AGENTS
 
 __all__ = ["add_arguments", "main", "ready_line", "run"]
 
 _log = logging.getLogger(__name__)
+_LONGEST_LIFETIME: Final = 1_000_000_000  # seconds; a token's `exp` must stay a number that clients can read
+_ACCOUNT_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def _port(value: str) -> int:
-    port = int(value)
-    if not 0 <= port <= 65535:
+    if not value.isascii() or not value.isdecimal() or len(value) > 5 or int(value) > 65535:
         raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {value}")
-    return port
+    return int(value)
 
 
-def _positive(value: str) -> float:
-    seconds = float(value)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be more than 0 seconds, not {value}")
+def _lifetime(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = float("nan")
+    if not 0 < seconds <= _LONGEST_LIFETIME:
+        raise argparse.ArgumentTypeError(
+            f"must be seconds, more than 0 and at most {_LONGEST_LIFETIME:,}, not {value}"
+        )
     return seconds
+
+
+def _account_id(value: str) -> str:
+    if not _ACCOUNT_ID.fullmatch(value):
+        raise argparse.ArgumentTypeError(f"must be letters and digits, since it stands in the URLs, not {value!r}")
+    return value
+
+
+def _faults(value: str) -> FaultPlan:
+    try:
+        return load_faults(value)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _webhook_url(value: str) -> str:
+    try:
+        HttpTarget(value)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=0, help="0 takes any that is free (default: %(default)s)")
     parser.add_argument("--tls", action="store_true", help="serve https with a throw-away CA (see ca_file)")
-    parser.add_argument("--account-id", default="12345678", help="(default: %(default)s)")
+    parser.add_argument("--account-id", type=_account_id, default="12345678", help="(default: %(default)s)")
     parser.add_argument("--client-id", default="sandbox-client", help="(default: %(default)s)")
     parser.add_argument("--client-secret", default="sandbox-secret", help="(default: %(default)s)")
     parser.add_argument(
         "--token-lifetime",
-        type=_positive,
+        type=_lifetime,
         default=3600.0,
         metavar="SECONDS",
         help="how long an AppJWT holds (default: %(default)g)",
@@ -65,9 +94,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what answers say as `sequence`: how often the request came, or the event's number (default: resend)",
     )
     parser.add_argument(
-        "--faults", metavar="FILE", help=f"scripted faults: a JSON file, or a preset: {', '.join(PRESETS)}"
+        "--faults",
+        type=_faults,
+        metavar="FILE",
+        help=f"scripted faults: a JSON file, or a preset: {', '.join(PRESETS)}",
     )
-    parser.add_argument("--webhook-url", metavar="URL", help="where everything that happens is delivered, signed")
+    parser.add_argument(
+        "--webhook-url", type=_webhook_url, metavar="URL", help="where everything that happens is delivered, signed"
+    )
     parser.add_argument(
         "--webhook-signature", choices=("sha1", "sha256"), default="sha1", help="(default: %(default)s)"
     )

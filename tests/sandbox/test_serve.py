@@ -97,10 +97,37 @@ def test_an_address_that_is_none_gives_one_sentence() -> None:
             serve.run(host=host, port=0)
 
 
-def test_a_wrong_fault_file_is_told_before_anything_runs() -> None:
-    """Issue 3, item 6."""
-    with pytest.raises(ConfigurationError, match="faults: cannot read nowhere"):
-        serve.main(_parse("--faults", "nowhere"))
+def test_a_wrong_fault_file_is_told_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Issue 3, item 6; a wrong option is wrong use, exit code 2."""
+    with pytest.raises(SystemExit) as caught:
+        _parse("--faults", "nowhere")
+    assert caught.value.code == 2
+    assert "faults: cannot read nowhere: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--port", "x"), "a port is a number from 0 to 65535, not x"),
+        (("--port", "٣"), "a port is a number from 0 to 65535"),
+        (("--token-lifetime", "soon"), "must be seconds, more than 0 and at most 1,000,000,000, not soon"),
+        (("--token-lifetime", "1e308"), "must be seconds"),
+        (("--account-id", ""), "must be letters and digits"),
+        (("--account-id", "a/b"), "must be letters and digits, since it stands in the URLs, not 'a/b'"),
+        (("--webhook-url", "http://[::1"), "is no URL: Invalid IPv6 URL"),
+        (("--webhook-url", "http://x:99999"), "is no URL: Port out of range"),
+        (("--webhook-url", "http://x/é"), "must be a URL that begins with http:// or https://, in ASCII"),
+        (("--webhook-url", "ftp://x"), "must be a URL that begins with http:// or https://"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_sentence(
+    arguments: tuple[str, str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Locks a bug: some ended in a traceback, and some in "invalid _positive value"."""
+    with pytest.raises(SystemExit) as caught:
+        _parse(*arguments)
+    assert caught.value.code == 2
+    assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
