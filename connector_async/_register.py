@@ -45,6 +45,10 @@ class Register(Protocol):
         """The handle of a conversation."""
         ...
 
+    def note_opening(self, ext_consumer_id: str, properties: ClientPropertiesHeader | None) -> None:
+        """With what a conversation is being opened; a webhook may name it before the answer does, or instead."""
+        ...
+
     def current(self, ext_consumer_id: str) -> Conversation | None:
         """The consumer's conversation that is known to be open."""
         ...

@@ -59,6 +59,9 @@ class Opening:
     client_properties: ClientProperties | str | None = None
 
 
+_PLAIN = Opening()
+
+
 class Consumer:
     """A handle to one consumer; costs nothing to make. Handed out by `ConnectorSession.consumer`.
 
@@ -108,7 +111,9 @@ class Consumer:
         Source: Connector API, "Create conversation" (batch of userprofile.SetUserProfile and
         cm.ConsumerRequestConversation).
         """
-        properties = ClientPropertiesHeader.of(client_properties) or self._desk.client_properties
+        given = ClientPropertiesHeader.of(client_properties)
+        properties = given or self._desk.client_properties
+        self._register.note_opening(self.ext_consumer_id, given)
         results = await self._desk.batch(
             [
                 profile if profile is not None else SetUserProfile(),
@@ -148,13 +153,15 @@ class Consumer:
             ConversationAlreadyOpen: The cloud has one that this session cannot name.
             RequestError: It could not be opened.
         """
+        how = _PLAIN if opening is None else opening
+        check_kind("opening", how, Opening, "an `Opening(...)`")
         key = ("ensure", self.ext_consumer_id)
         current = self._register.current(self.ext_consumer_id)
         # Whoever comes while others wait for the opening, or just go on, stays behind them: texts keep their order.
         if current is not None and not current.is_closed and not self._desk.flights.is_under_way(key):
+            if how.client_properties is not None:
+                current.note_properties(how.client_properties)
             return current
-        how = Opening() if opening is None else opening
-        check_kind("opening", how, Opening, "an `Opening(...)`")
         # By default the request inside ends in time and says more; what outlasts it is a store that does not answer.
         within = self._desk.engine.settings.timeout + _STORE_WITHIN if timeout is None else timeout_of(timeout)
         with anyio.move_on_after(within):
@@ -212,14 +219,14 @@ class Consumer:
             ear.settle()
 
     async def _find_or_open(self, opening: Opening) -> Conversation:
-        known = await self._from_store()
+        known = await self._from_store(opening)
         if known is not None:
             return known
         try:
             return await self.open_conversation(**attrs.asdict(opening, recurse=False))
         except ConversationAlreadyOpen:
             # Our own lost create, or another program's: where webhooks are connected, they name it in a moment.
-            found = await self._from_store() or await self._told()
+            found = await self._from_store(opening) or await self._told()
             if found is None:
                 raise
             return found
@@ -237,11 +244,15 @@ class Consumer:
             timer.cancel()
         return self._register.current(self.ext_consumer_id)
 
-    async def _from_store(self) -> Conversation | None:
+    async def _from_store(self, opening: Opening) -> Conversation | None:
         record = await self._desk.open_conversation_of(self.ext_consumer_id)
         if record is None:
             return None
         properties = ClientPropertiesHeader.of(record.client_properties)
+        if properties is None and opening.client_properties is not None:
+            # A webhook named it to a process that did not open it.
+            properties = ClientPropertiesHeader(opening.client_properties)
+            await self._desk.store.put_conversation(attrs.evolve(record, client_properties=properties.text))
         conversation = self._register.conversation(record.conversation_id, self, properties=properties)
         self._register.adopt(conversation)
         return conversation

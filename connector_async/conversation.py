@@ -12,7 +12,9 @@ from connector_async._feed import Feed, Listener
 from connector_async._voice import Offer, Voice
 from connector_async.errors import ConversationClosed, RequestError
 from connector_async.exchange import Response
+from connector_async.exchange.desk import ClientPropertiesHeader
 from connector_async.wire import (
+    ClientProperties,
     Confirmation,
     ConversationField,
     ConversationStateField,
@@ -69,6 +71,11 @@ class Conversation(Voice):
         super().mark_closed()
         if self._rarely.shut is not None:
             self._rarely.shut.set()
+
+    def note_properties(self, properties: ClientProperties | ClientPropertiesHeader | str) -> None:
+        """Note with what it was opened, if that was not known: a webhook may have named it before any answer did."""
+        if self._properties is self._register.client_properties:
+            self._rarely.properties = ClientPropertiesHeader.of(properties)
 
     # Listening
 

@@ -48,6 +48,7 @@ class Handles:
         self._current_by_id: dict[str, Conversation] = {}
         self._by_use: Order[Conversation] = Order()
         self._others: WeakValueDictionary[str, Conversation] = WeakValueDictionary()
+        self._openings: dict[str, ClientPropertiesHeader] = {}  # by consumer, until its conversation has a handle
 
     def consumer(self, ext_consumer_id: str) -> Consumer:
         """The handle of a consumer.
@@ -83,6 +84,8 @@ class Handles:
         known = self.in_use(conversation_id)
         if known is not None:
             if known.ext_consumer_id == consumer.ext_consumer_id:
+                if properties is not None:
+                    known.note_properties(properties)
                 return known
             self.leave(known)
         self.desk = self._entered_desk()
@@ -95,6 +98,18 @@ class Handles:
         )
         self._others[conversation_id] = conversation
         return conversation
+
+    def note_opening(self, ext_consumer_id: str, properties: ClientPropertiesHeader | None) -> None:
+        """With what a conversation is being opened; a webhook may name it before the answer does, or instead."""
+        self._openings.pop(ext_consumer_id, None)
+        if properties is not None:
+            self._openings[ext_consumer_id] = properties
+            if len(self._openings) > self._max_current:
+                del self._openings[next(iter(self._openings))]
+
+    def opened_with(self, ext_consumer_id: str) -> ClientPropertiesHeader | None:
+        """What was noted for a conversation of this consumer that had no handle yet."""
+        return self._openings.get(ext_consumer_id)
 
     def current(self, ext_consumer_id: str) -> Conversation | None:
         """The consumer's conversation that is known to be open."""
@@ -110,6 +125,7 @@ class Handles:
             return
         if before is not None:
             self.leave(before)
+        self._openings.pop(conversation.ext_consumer_id, None)
         self._current[conversation.ext_consumer_id] = conversation
         self._current_by_id[conversation.conversation_id] = conversation
         self._others.pop(conversation.conversation_id, None)

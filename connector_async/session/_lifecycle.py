@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -18,17 +17,15 @@ import httpx
 
 from connector_async.auth import AppCredentials, CredentialsSource, TokenSettings
 from connector_async.auth._jwt import load as load_jwt
-from connector_async.domains import DomainSettings, check_account_id
-from connector_async.errors import ConfigurationError, LocalProtocolError, RequestError
+from connector_async.errors import ConfigurationError, RequestError
 from connector_async.exchange import PendingRequest
-from connector_async.exchange.desk import ClientPropertiesHeader
 from connector_async.hooks import Drained, Hook, Hooks
 from connector_async.protocol.lanes import SharedWidth
 from connector_async.protocol.retry import RetryPolicy
 from connector_async.session._handles import Handles
 from connector_async.session._loop_guard import LoopGuard
 from connector_async.session._parts import Parts, Settings, assemble
-from connector_async.session._settings import SessionLimits, check_hooks, check_kind, credentials_from, seconds
+from connector_async.session._settings import SessionLimits, check_hooks, check_kind, credentials_from
 from connector_async.session._stats import Health, SessionStats
 from connector_async.store import MemoryStore, Store
 from connector_async.transport import Transport, as_transport, check_transport
@@ -86,25 +83,18 @@ class Lifecycle:
         tokens: TokenSettings | None = None,
     ) -> None:
         load_jwt()
-        if not isinstance(credentials, AppCredentials) and not callable(credentials):
-            raise ConfigurationError(
-                f"credentials: expected AppCredentials or an async callable, got {type(credentials).__name__}"
-            )
-        check_kind("retry", retry, RetryPolicy, such_as="a RetryPolicy, such as `RetryPolicy.vendor()`")
-        check_kind("limits", limits, SessionLimits, such_as="`SessionLimits(...)`")
-        check_kind("tokens", tokens, TokenSettings, such_as="`TokenSettings(...)`")
         check_kind("router", router, Router, such_as="a Router")
         check_kind("store", store, Store, such_as="a store, such as `SqliteStore(path)`")
         self._settings = Settings(
-            account_id=check_account_id(account_id),
+            account_id=account_id,
             credentials=credentials,
-            domains=DomainSettings.of(domains),
-            retry=retry or RetryPolicy.vendor(),
-            limits=limits or SessionLimits(),
-            timeout=math.inf if timeout is None else seconds("timeout", timeout),
-            client_properties=_header_of(client_properties),
-            drain=seconds("drain", drain, zero=True),
-            tokens=tokens or TokenSettings(),
+            domains=domains,
+            retry=retry,
+            limits=limits,
+            timeout=timeout,
+            client_properties=client_properties,
+            drain=drain,
+            tokens=tokens,
         )
         if transport is not None and (proxy is not None or ssl_context is not None):
             raise ConfigurationError("a transport that you pass has its own proxy and TLS: give them to that one")
@@ -112,7 +102,7 @@ class Lifecycle:
         self._make_transport = partial(
             as_transport,
             transport,
-            max_connections=(limits or SessionLimits()).max_in_flight,
+            max_connections=self._settings.limits.max_in_flight,
             proxy=proxy,
             ssl_context=ssl_context,
         )
@@ -370,7 +360,13 @@ class Lifecycle:
             from connector_async.webhooks import Dispatcher
 
             self._dispatcher = Dispatcher(
-                WebhookPort(cast("ConnectorSession", self), parts, self._store, self._hooks),
+                WebhookPort(
+                    cast("ConnectorSession", self),
+                    handles=self._handles,
+                    parts=parts,
+                    store=self._store,
+                    hooks=self._hooks,
+                ),
                 self.router,
                 settings=WebhookSettings(max_handlers=self._settings.limits.max_handlers),
             )
@@ -415,10 +411,3 @@ class Lifecycle:
             await parts.source.ask_credentials()
         except RequestError as error:
             logger.warning("webhooks cannot be verified yet: %s", error)
-
-
-def _header_of(given: ClientProperties | str | None) -> ClientPropertiesHeader | None:
-    try:
-        return ClientPropertiesHeader.of(given)
-    except (TypeError, LocalProtocolError) as error:
-        raise ConfigurationError(f"client_properties: {error}") from error

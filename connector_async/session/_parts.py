@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import attrs
 from anyio.abc import TaskGroup
 
 from connector_async._concurrency import Clock, SingleFlight, current_clock
 from connector_async._receipts import ReceiptBook
-from connector_async.auth import AppTokenSource, ConsumerTokens, CredentialsSource, TokenKeeper, TokenSettings
+from connector_async.auth import (
+    AppCredentials,
+    AppTokenSource,
+    ConsumerTokens,
+    CredentialsSource,
+    TokenKeeper,
+    TokenSettings,
+)
 from connector_async.auth._shared import SharedAppToken
 from connector_async.auth.keeper import FetchedToken, Unwanted
 from connector_async.consumer import Consumer
-from connector_async.domains import Domains, DomainSettings
-from connector_async.errors import SessionClosed
+from connector_async.domains import Domains, DomainSettings, check_account_id
+from connector_async.errors import ConfigurationError, LocalProtocolError, SessionClosed
 from connector_async.exchange import Authorizer, Engine, EngineSettings
 from connector_async.exchange.desk import ClientPropertiesHeader, Desk
 from connector_async.hooks import Hooks
@@ -25,10 +34,11 @@ from connector_async.protocol.correlation import RequestIds
 from connector_async.protocol.lanes import SharedWidth
 from connector_async.protocol.retry import RetryPolicy
 from connector_async.session._outbound import Outbound
-from connector_async.session._settings import SessionLimits
+from connector_async.session._settings import SessionLimits, check_kind, seconds
 from connector_async.store import Store
 from connector_async.store.tokens import TokenShare
 from connector_async.transport import Transport
+from connector_async.wire import ClientProperties
 
 __all__ = ["Parts", "Settings", "assemble"]
 
@@ -36,19 +46,64 @@ _ATTEMPT_TIMEOUT = 15.0  # working clients give up on one answer after 15 to 30 
 _WORKERS_PER_WIDTH = 2  # enough to keep the engine busy, few enough that its queue stays short
 
 
+def _domains_of(given: Mapping[str, str] | str | None) -> DomainSettings:
+    return DomainSettings.of(given)
+
+
+def _retry_of(given: RetryPolicy | None) -> RetryPolicy:
+    check_kind("retry", given, RetryPolicy, such_as="a RetryPolicy, such as `RetryPolicy.vendor()`")
+    return given or RetryPolicy.vendor()
+
+
+def _limits_of(given: SessionLimits | None) -> SessionLimits:
+    check_kind("limits", given, SessionLimits, such_as="`SessionLimits(...)`")
+    return given or SessionLimits()
+
+
+def _tokens_of(given: TokenSettings | None) -> TokenSettings:
+    check_kind("tokens", given, TokenSettings, such_as="`TokenSettings(...)`")
+    return given or TokenSettings()
+
+
+def _timeout_of(given: float | None) -> float:
+    return math.inf if given is None else seconds("timeout", given)
+
+
+def _drain_of(given: float) -> float:
+    return seconds("drain", given, zero=True)
+
+
+def _header_of(given: ClientProperties | str | None) -> ClientPropertiesHeader | None:
+    try:
+        return ClientPropertiesHeader.of(given)
+    except (TypeError, LocalProtocolError) as error:
+        raise ConfigurationError(f"client_properties: {error}") from error
+
+
+def _are_credentials(_instance: object, _attribute: object, value: Any) -> None:
+    if not isinstance(value, AppCredentials) and not callable(value):
+        raise ConfigurationError(
+            f"credentials: expected AppCredentials or an async callable, got {type(value).__name__}"
+        )
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
-    """What the session was told, checked."""
+    """What the session was told, as users pass it, and checked.
 
-    account_id: str
-    credentials: CredentialsSource = attrs.field(repr=False)
-    domains: DomainSettings
-    retry: RetryPolicy
-    limits: SessionLimits
-    timeout: float
-    client_properties: ClientPropertiesHeader | None
-    drain: float
-    tokens: TokenSettings
+    Raises:
+        ConfigurationError: One of them cannot work; the message names it.
+    """
+
+    account_id: str = attrs.field(converter=check_account_id)
+    credentials: CredentialsSource = attrs.field(repr=False, validator=_are_credentials)
+    domains: DomainSettings = attrs.field(converter=_domains_of)
+    retry: RetryPolicy = attrs.field(converter=_retry_of)
+    limits: SessionLimits = attrs.field(converter=_limits_of)
+    timeout: float = attrs.field(converter=_timeout_of)
+    client_properties: ClientPropertiesHeader | None = attrs.field(converter=_header_of)
+    drain: float = attrs.field(converter=_drain_of)
+    tokens: TokenSettings = attrs.field(converter=_tokens_of)
 
 
 @attrs.frozen(kw_only=True)

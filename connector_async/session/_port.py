@@ -10,6 +10,7 @@ from connector_async.auth import AppCredentials
 from connector_async.conversation import Conversation
 from connector_async.hooks import Event, Hooks
 from connector_async.protocol.inbox import event_digest
+from connector_async.session._handles import Handles
 from connector_async.session._parts import Parts
 from connector_async.store import ConsumerRecord, ConversationRecord, Store
 from connector_async.webhooks import AppRecord, Incoming
@@ -27,13 +28,14 @@ logger = logging.getLogger("connector_async.webhooks")
 class WebhookPort:
     """Implements `webhooks.SessionPort` for one entered session."""
 
-    def __init__(self, session: ConnectorSession, parts: Parts, store: Store, hooks: Hooks) -> None:
+    def __init__(
+        self, session: ConnectorSession, *, handles: Handles, parts: Parts, store: Store, hooks: Hooks
+    ) -> None:
         self._session = session
+        self._handles = handles
         self._parts = parts
         self._store = store
         self._hooks = hooks
-        # The same thing in another shape.
-        self._in_use = session._handles.in_use  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self._records: tuple[AppCredentials, tuple[AppRecord, ...]] | None = None
 
     @property
@@ -76,19 +78,19 @@ class WebhookPort:
 
     def conversation_in_use(self, conversation_id: str) -> Conversation | None:
         """The handle of a conversation that is kept, or that somebody holds."""
-        return self._in_use(conversation_id)
+        return self._handles.in_use(conversation_id)
 
     async def find_conversation(
         self, conversation_id: str, *, lp_consumer_id: str | None = None, is_told_apart: bool = False
     ) -> FoundConversation | None:
         """The handle of a conversation of ours; the consumer's id tells where its own is not known yet."""
-        conversation = await self._session.find_conversation(conversation_id)
+        conversation = await self._handles.find(conversation_id)
         if conversation is not None:
             if lp_consumer_id is None and not is_told_apart:
                 # Old feeds name no roles: then the cloud's id of our consumer is what tells an echo.
-                known = await self._store.get_consumer(self.account_id, conversation.consumer.ext_consumer_id)
+                known = await self._store.get_consumer(self.account_id, conversation.ext_consumer_id)
                 lp_consumer_id = None if known is None else known.lp_consumer_id
-            return self._found(conversation, lp_consumer_id)
+            return FoundConversation(conversation=conversation, lp_consumer_id=lp_consumer_id)
         if lp_consumer_id is None:
             return None
         record = await self._store.find_consumer(self.account_id, lp_consumer_id)
@@ -105,19 +107,19 @@ class WebhookPort:
         return await self._adopt(conversation_id, known)
 
     async def _adopt(self, conversation_id: str, record: ConsumerRecord) -> FoundConversation:
+        properties = self._handles.opened_with(record.ext_consumer_id)
         await self._store.put_conversation(
             ConversationRecord(
                 account_id=self.account_id,
                 conversation_id=conversation_id,
                 ext_consumer_id=record.ext_consumer_id,
+                client_properties=None if properties is None else properties.text,
                 opened_at=self._parts.desk.wall(),
             )
         )
-        conversation = self._session.conversation(conversation_id, record.ext_consumer_id)
-        return self._found(conversation, record.lp_consumer_id)
-
-    def _found(self, conversation: Conversation, lp_consumer_id: str | None) -> FoundConversation:
-        return FoundConversation(conversation=conversation, lp_consumer_id=lp_consumer_id)
+        consumer = self._handles.consumer(record.ext_consumer_id)
+        conversation = self._handles.conversation(conversation_id, consumer, properties=properties)
+        return FoundConversation(conversation=conversation, lp_consumer_id=record.lp_consumer_id)
 
     def observe(self, incoming: Incoming[Any]) -> bool:
         """Let receipts, echoes and states take effect, then feed who listens to the conversation."""
