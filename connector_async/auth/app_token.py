@@ -11,7 +11,7 @@ import anyio
 import attrs
 import orjson
 
-from connector_async._arguments import check_kind
+from connector_async._arguments import check_kind, kind_of
 from connector_async._concurrency import failure_of
 from connector_async.auth._jwt import is_token, read_claims
 from connector_async.auth.keeper import FetchedToken, Unwanted
@@ -37,7 +37,9 @@ _CALLABLE = "look at what `credentials` does: an async callable without argument
 
 
 def _filled(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, str) or not value.strip():
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{attribute.name} must be a text, got {kind_of(value)}")
+    if value is None or not value.strip():
         raise ConfigurationError(f"{attribute.name} is empty; it comes with the app installation")
     if value != value.strip():
         raise ConfigurationError(f"{attribute.name} begins or ends with white space; leave that out")

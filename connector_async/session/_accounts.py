@@ -23,10 +23,10 @@ from connector_async.errors import ConfigurationError, RequestError, SessionClos
 from connector_async.hooks import Hook
 from connector_async.protocol.lanes import SharedWidth
 from connector_async.session._session import ConnectorSession
-from connector_async.session._settings import SessionLimits, seconds
+from connector_async.session._settings import SessionLimits, check_hooks, check_kind, seconds
 from connector_async.session._stats import Health, SessionStats
 from connector_async.store import MemoryStore, Store
-from connector_async.transport import Transport, as_transport
+from connector_async.transport import Transport, as_transport, check_transport
 from connector_async.webhooks import Ack, Router
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ class Accounts(AsyncContextManagerMixin):
     ) -> None:
         if not isinstance(credentials, Mapping) and not callable(credentials):
             raise ConfigurationError("credentials: expected a mapping of account id to AppCredentials, or a callable")
+        check_kind("router", router, Router, such_as="a Router")
+        check_kind("store", store, Store, such_as="a store, such as `SqliteStore(path)`")
+        check_kind("limits", limits, SessionLimits, such_as="`SessionLimits(...)`")
+        check_transport(transport, proxy=proxy, ssl_context=ssl_context)
         self._credentials: AccountCredentials = credentials
         self._router = router
         self._store: Store = store if store is not None else MemoryStore()
@@ -95,7 +99,7 @@ class Accounts(AsyncContextManagerMixin):
             proxy=proxy,
             ssl_context=ssl_context,
         )
-        self._hooks = tuple(hooks)
+        self._hooks = check_hooks(hooks)
         self._idle_after = seconds("idle_after", idle_after)
         self._options = options
         self._width = SharedWidth(self._limits.max_in_flight)

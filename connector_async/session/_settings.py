@@ -72,7 +72,8 @@ def check_kind(name: str, value: object, kind: type, *, such_as: str) -> None:
     Raises:
         ConfigurationError: It is something else; the message says what to pass.
     """
-    if value is not None and not isinstance(value, kind):
+    # A class has the methods of a protocol, too.
+    if value is not None and (isinstance(value, type) or not isinstance(value, kind)):
         raise ConfigurationError(f"{name} must be {such_as}, got {kind_of(value)}")
 
 
@@ -104,8 +105,9 @@ def credentials_from(environ: Mapping[str, str], prefix: str) -> tuple[str, AppC
         "CLIENT_ID": "the app installation's client id",
         "CLIENT_SECRET": f"the app installation's secret, or {prefix}CLIENT_SECRET_FILE with a path to it",
     }
-    found = {name: environ.get(prefix + name, "").strip() for name in wanted}
-    path = environ.get(f"{prefix}CLIENT_SECRET_FILE", "").strip()
+    # Mappings of settings hold None for what is not set.
+    found = {name: (environ.get(prefix + name) or "").strip() for name in wanted}
+    path = (environ.get(f"{prefix}CLIENT_SECRET_FILE") or "").strip()
     if not found["CLIENT_SECRET"] and path:
         found["CLIENT_SECRET"] = _secret_in(path, f"{prefix}CLIENT_SECRET_FILE")
     missing = [f"{prefix}{name} ({what})" for name, what in wanted.items() if not found[name]]

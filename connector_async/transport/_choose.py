@@ -18,6 +18,7 @@ from connector_async.transport.pooled import PooledTransport
 __all__ = ["as_transport", "check_transport"]
 
 _IDLE_TIMEOUT = 15.0
+_SCHEMES = "a proxy is a URL that begins with http://, https://, socks5:// or socks5h://"
 
 
 def as_transport(
@@ -42,9 +43,9 @@ def as_transport(
         proxy: A proxy for everything.
 
     Raises:
-        ConfigurationError: `value` is nothing of the kind.
+        ConfigurationError: `value` is nothing of the kind, or a proxy cannot be used.
     """
-    check_transport(value)
+    check_transport(value, proxy=proxy, ssl_context=ssl_context)
     if isinstance(value, PooledTransport | HttpxTransport):
         return value, False
     if isinstance(value, httpx.AsyncBaseTransport | httpx.AsyncClient):
@@ -57,33 +58,67 @@ def as_transport(
             PooledTransport(max_connections=max_connections, max_body_bytes=max_body_bytes, ssl_context=ssl_context),
             True,
         )
-    inner = httpx.AsyncClient(
-        verify=ssl_context or True,
-        proxy=proxy,
-        trust_env=from_environment,
-        timeout=None,  # noqa: S113 - each exchange has a deadline
-        limits=httpx.Limits(
-            max_connections=max_connections,
-            max_keepalive_connections=max_connections,
-            keepalive_expiry=_IDLE_TIMEOUT,
-        ),
-    )
+    inner = _client(proxy, ssl_context, max_connections, from_environment=from_environment)
     wrapped = HttpxTransport(inner, max_body_bytes=max_body_bytes, max_exchanges=max_connections, close_inner=True)
     return wrapped, True
 
 
-def check_transport(value: object) -> None:
+def check_transport(value: object, *, proxy: object = None, ssl_context: object = None) -> None:
     """What `as_transport` takes.
 
     Raises:
         ConfigurationError: It is nothing of the kind.
     """
+    if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+        raise ConfigurationError(
+            "ssl_context must be an ssl.SSLContext, such as `ssl.create_default_context(cafile=...)`, "
+            f"got {kind_of(ssl_context)}"
+        )
+    _check_proxy(proxy)
     if value is None or isinstance(value, httpx.AsyncBaseTransport | httpx.AsyncClient):
         return
     if isinstance(value, type) or not isinstance(value, Transport):
         raise ConfigurationError(
             f"transport must be a Transport, or an AsyncBaseTransport or AsyncClient of httpx, got {kind_of(value)}"
         )
+
+
+def _check_proxy(proxy: object) -> None:
+    if proxy is None or isinstance(proxy, httpx.Proxy):
+        return
+    if not isinstance(proxy, str | httpx.URL):
+        raise ConfigurationError(f"proxy must be the URL of a proxy, or an httpx.Proxy, got {kind_of(proxy)}")
+    try:
+        httpx.Proxy(proxy)
+    except (ValueError, httpx.InvalidURL):
+        # Without what was given: it may hold a password.
+        raise ConfigurationError(f"proxy: {_SCHEMES}") from None
+
+
+def _client(
+    proxy: str | httpx.URL | httpx.Proxy | None,
+    ssl_context: ssl.SSLContext | None,
+    max_connections: int,
+    *,
+    from_environment: bool,
+) -> httpx.AsyncClient:
+    which = "a proxy in the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY)" if from_environment else "proxy"
+    try:
+        return httpx.AsyncClient(
+            verify=ssl_context or True,
+            proxy=proxy,
+            trust_env=from_environment,
+            timeout=None,  # noqa: S113 - each exchange has a deadline
+            limits=httpx.Limits(
+                max_connections=max_connections,
+                max_keepalive_connections=max_connections,
+                keepalive_expiry=_IDLE_TIMEOUT,
+            ),
+        )
+    except ImportError as error:
+        raise ConfigurationError(f"{which}: {error}") from error
+    except (ValueError, httpx.InvalidURL):
+        raise ConfigurationError(f"{which}: {_SCHEMES}") from None
 
 
 def _environment_has_proxy(proxies: Mapping[str, str]) -> bool:

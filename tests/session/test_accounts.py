@@ -15,6 +15,7 @@ from connector_async import (
     ConfigurationError,
     ContentEvent,
     Incoming,
+    MemoryStore,
     Outgoing,
     Router,
     SessionClosed,
@@ -51,6 +52,24 @@ async def test_a_session_is_made_at_first_use_and_used_again() -> None:
         with pytest.raises(SessionClosed):
             await first.conversation("c-1", "customer").send_text("late")
         await accounts.remove("nobody")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"limits": {"max_in_flight": 5}}, "limits must be `SessionLimits"),
+        ({"router": Router}, "the class Router"),
+        ({"store": MemoryStore}, "the class MemoryStore"),
+        ({"hooks": print}, r"hooks=\[callable\]"),
+        ({"transport": httpx.Client()}, "AsyncClient of httpx, got Client"),
+        ({"proxy": "ftp://127.0.0.1"}, "begins with http://"),
+        ({"ssl_context": "/etc/ssl/ca.pem"}, "must be an ssl.SSLContext"),
+    ],
+)
+async def test_a_setting_of_the_wrong_kind_is_refused_when_it_is_passed(options: dict[str, Any], words: str) -> None:
+    """As for one session: else it would fail for each account anew, in the middle of its first message."""
+    with pytest.raises(ConfigurationError, match=words):
+        Accounts({"1": CREDENTIALS}, **options)
 
 
 async def test_an_idle_session_is_let_go() -> None:

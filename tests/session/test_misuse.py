@@ -16,6 +16,7 @@ from connector_async import (
     ChatStateEvent,
     ConfigurationError,
     ConnectorSession,
+    MemoryStore,
     NotSent,
     Opening,
     RetryPolicy,
@@ -39,6 +40,7 @@ pytestmark = pytest.mark.anyio
         ({"tokens": 5}, "tokens must be `TokenSettings"),
         ({"router": 5}, "router must be a Router"),
         ({"store": "file.db"}, r"store must be a store, such as `SqliteStore\(path\)`, got str"),
+        ({"store": MemoryStore}, "got the class MemoryStore"),
         ({"hooks": print}, r"hooks=\[callable\]"),
         ({"hooks": "print"}, r"hooks=\[callable\]"),
         ({"hooks": [5]}, "callables that take an event, got int"),
@@ -138,6 +140,20 @@ async def test_arguments_of_the_wrong_kind_say_what_is_wanted() -> None:
             await session.consumer("other").open_conversation(client_properties=raw)
         assert len(cloud.message_posts) == posts
         assert isinstance(await session.consumer("other").ensure_conversation(Opening()), object)
+
+
+@pytest.mark.parametrize("secret", [b"a-secret", 5])
+def test_a_secret_that_is_no_text_is_not_called_empty(secret: Any) -> None:
+    """Vaults hand out bytes."""
+    with pytest.raises(ConfigurationError, match=r"client_secret must be a text, got (bytes|int)"):
+        AppCredentials("client", secret)
+
+
+def test_what_is_none_in_the_environment_is_not_set() -> None:
+    """Libraries for settings make such mappings."""
+    environ: Any = {"LP_ACCOUNT_ID": "12345678", "LP_CLIENT_ID": None, "LP_CLIENT_SECRET": "a-secret"}
+    with pytest.raises(ConfigurationError, match="not set in the environment: LP_CLIENT_ID"):
+        ConnectorSession.from_env(environ=environ)
 
 
 def test_a_policy_names_what_it_knows() -> None:

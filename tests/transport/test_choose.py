@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import httpx
@@ -73,6 +74,47 @@ async def test_a_proxy_by_argument_is_honoured() -> None:
     assert owned
     async with transport:
         pass
+
+
+@pytest.mark.parametrize(
+    "proxy", ["ftp://127.0.0.1:1", "127.0.0.1:1", "http://proxy:port", httpx.URL("ftp://user:pass@h")]
+)
+async def test_a_proxy_that_cannot_be_one_is_refused_without_showing_it(proxy: Any) -> None:
+    """httpx says ValueError, or InvalidURL, and names no setting; the URL may hold a password."""
+    with pytest.raises(ConfigurationError, match="proxy: a proxy is a URL that begins with http://") as caught:
+        as_transport(proxy=proxy)
+    assert "pass" not in str(caught.value)
+
+
+async def test_a_proxy_of_another_kind_is_refused() -> None:
+    """The old httpx took mappings."""
+    proxy: Any = {"all://": "http://127.0.0.1:1"}
+    with pytest.raises(ConfigurationError, match=r"must be the URL of a proxy.* got dict"):
+        as_transport(proxy=proxy)
+    transport, _ = as_transport(proxy=httpx.Proxy("http://127.0.0.1:1"))
+    async with transport:
+        pass
+
+
+async def test_a_proxy_of_the_environment_that_cannot_be_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody who reads the program sees where it comes from."""
+    monkeypatch.setenv("HTTP_PROXY", "htp://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match=r"in the environment \(HTTP_PROXY.*begins with http://"):
+        as_transport()
+
+
+async def test_a_proxy_that_needs_another_package_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SOCKS is an extra of httpx."""
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(ConfigurationError, match=r"proxy: .*'socksio' package is not installed"):
+        as_transport(proxy="socks5://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("value", [False, "/etc/ssl/ca.pem"])
+async def test_what_is_no_tls_context_is_refused(value: Any) -> None:
+    """httpx's `verify` takes these; here they would fail at the first https request, in the middle of a renewal."""
+    with pytest.raises(ConfigurationError, match=r"ssl_context must be an ssl\.SSLContext, such as"):
+        as_transport(ssl_context=value)
 
 
 async def test_what_the_user_passes_is_used_as_it_is() -> None:
