@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import anyio
 
@@ -15,8 +15,8 @@ from connector_async._order import Entry
 from connector_async._receipts import SentMessage
 from connector_async._register import Register
 from connector_async._send_result import SendResult
-from connector_async.errors import ConversationClosed, DeadlineExceeded, Landed, LocalProtocolError, RequestError
-from connector_async.exchange import Superseded
+from connector_async.errors import ConversationClosed, DeadlineExceeded, Landed, RequestError
+from connector_async.exchange import Response, Superseded
 from connector_async.exchange.desk import ClientPropertiesHeader, Desk
 from connector_async.protocol.inbox import event_digest
 from connector_async.protocol.retry import RetryPolicy
@@ -28,6 +28,7 @@ from connector_async.wire import (
     ContentEvent,
     Element,
     Event,
+    EventPublished,
     Feature,
     GenerateURLForDownloadFile,
     GenerateURLForUploadFile,
@@ -201,22 +202,23 @@ class Voice(Entry):
         else:
             body = PublishEvent(dialog_id=dialog, event=event, conversation_id=self.conversation_id)
         desk = self._register.desk
+        call = desk.call(
+            body,
+            consumer_id=self.ext_consumer_id,
+            properties=self._properties,
+            metadata=metadata,
+            encoded_metadata=encoded_metadata,
+            request_id=request_id,
+            retry=retry,
+            prior_attempts=prior_attempts,
+        )
         sent = None
         if desk.hears and isinstance(event, ContentEvent):
             sent = desk.receipts.expect(self.conversation_id, dialog, event_digest(to_wire(event)))
+            call.proof = sent.echoed.is_set
+        del body, event  # not needed while it is in flight; see `Call`
         try:
-            response = await desk.request(
-                body,
-                consumer_id=self.ext_consumer_id,
-                properties=self._properties,
-                metadata=metadata,
-                encoded_metadata=encoded_metadata,
-                request_id=request_id,
-                retry=retry,
-                timeout=timeout,
-                prior_attempts=prior_attempts,
-                proof=None if sent is None else sent.echoed.is_set,
-            )
+            results = await desk.engine.run(call, timeout)
         except RequestError as error:
             if isinstance(error, ConversationClosed) and dialog == self.conversation_id:
                 await self._note_closed()
@@ -225,10 +227,11 @@ class Voice(Entry):
             return SendResult(
                 error.request_id or "", dialog, error.attempts, None, len(error.attempts) > 1, desk.receipts, sent
             )
-        except (LocalProtocolError, TypeError, ValueError):
-            if sent is not None:
-                desk.receipts.forget(sent)  # it was refused here: no echo will come
+        except BaseException:
+            if sent is not None and not call.is_in_doubt:
+                desk.receipts.forget(sent)  # it was never sent: no echo will come
             raise
+        response = cast("Response[EventPublished]", results[0])
         self.published += 1
         return SendResult(
             response.request_id,

@@ -17,7 +17,7 @@ import attrs
 import httpx
 
 from connector_async.errors import Phase, TransportError
-from connector_async.transport.base import Answer, Headers, Target
+from connector_async.transport.base import Answer, Target, header_pairs
 
 __all__ = ["FakeCloud", "Post", "ScriptedTransport", "answer", "lost", "not_sent", "ok", "unauthorized"]
 
@@ -29,14 +29,19 @@ class Post:
     """One exchange as the transport saw it."""
 
     target: Target
-    headers: Headers
+    headers: bytes
     body: bytes
     deadline: float
     at: float
 
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """The headers as they were given."""
+        return header_pairs(self.headers)
+
     def header(self, name: str) -> str | None:
         """The value of a header as it was given."""
-        return next((value for key, value in self.headers.items if key == name), None)
+        return next((value for key, value in self.fields if key == name), None)
 
     @property
     def json(self) -> Any:
@@ -64,7 +69,7 @@ class ScriptedTransport:
         self.most_open = 0
         self._client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _request: httpx.Response(503)))
 
-    async def post(self, target: Target, headers: Headers, body: bytes, deadline: float) -> Answer:
+    async def post(self, target: Target, headers: bytes, body: bytes, deadline: float) -> Answer:
         post = Post(target, headers, body, deadline, anyio.current_time())
         if post.at >= deadline:
             raise TransportError("the deadline passed", phase=Phase.POOL, sent=False, timed_out=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from connector_async.auth import AppToken, ConsumerTokens, TokenKeeper
 from connector_async.auth._codes import APP_TOKEN_CODES, CONSUMER_TOKEN_CODES
 from connector_async.domains import Domains
@@ -12,21 +10,9 @@ from connector_async.exchange._call import Call
 from connector_async.exchange._reading import Problem
 from connector_async.transport.base import Headers, Target, Transport
 
-__all__ = ["Authorizer", "Ready"]
+__all__ = ["Authorizer"]
 
 SERVICE = "asyncMessagingEnt"
-
-
-class Ready(NamedTuple):
-    """All that a request needs to be sent."""
-
-    target: Target
-    headers: Headers
-    app_token: AppToken
-    consumer_token: str
-
-    def __repr__(self) -> str:
-        return f"Ready({self.target!r})"
 
 
 class Authorizer:
@@ -40,14 +26,14 @@ class Authorizer:
         self._targets: dict[bool, tuple[str, Target]] = {}  # by whether the call is a batch
         self._app_headers: tuple[AppToken, Headers] | None = None
 
-    def ready(self, call: Call) -> Ready | None:
-        """Everything, if nothing has to be waited for."""
+    def equip(self, call: Call) -> bool:
+        """Give a call its target and its headers, if nothing has to be waited for; whether it has them."""
         app_token = self._keeper.current()
         # What was fetched for this call serves it even if others have pushed it out of memory meanwhile.
         consumer_token = self._consumers.known(call.consumer_id) or call.consumer_token
         base = self._domains.known(SERVICE)
         if app_token is None or consumer_token is None or base is None:
-            return None
+            return False
         cached = self._targets.get(call.batch)
         if cached is None or cached[0] != base:
             path = f"/api/account/{self._account_id}{call.endpoint.value}"
@@ -57,17 +43,21 @@ class Authorizer:
             headers = Headers([("Authorization", app_token.value), ("Content-Type", "application/json")])
             self._app_headers = (app_token, headers)
         # Made for each message: kept for every silent consumer it would take as much again as the token.
-        block = self._app_headers[1].block + f"X-LP-ON-BEHALF: {consumer_token}\r\n".encode("ascii")
+        lines = self._app_headers[1] + f"X-LP-ON-BEHALF: {consumer_token}\r\n".encode("ascii")
         if call.properties is not None:
-            block += call.properties.block
-        return Ready(cached[1], Headers.of_block(block), app_token, consumer_token)
+            lines += call.properties
+        call.target = cached[1]
+        call.headers = lines
+        call.app_generation = app_token.generation
+        call.used_token = consumer_token
+        return True
 
     def app_token_holds(self) -> bool:
         """Whether an AppJWT is at hand."""
         return self._keeper.current() is not None
 
     async def fetch(self, call: Call) -> None:
-        """Wait for what `ready` lacks.
+        """Wait for what `equip` lacks.
 
         Raises:
             RequestError: A host or a token cannot be had.
@@ -76,7 +66,7 @@ class Authorizer:
         await self._keeper.get()
         call.consumer_token = await self._consumers.get(call.consumer_id)
 
-    async def renew(self, call: Call, problem: Problem, ready: Ready) -> bool:
+    async def renew(self, call: Call, problem: Problem) -> bool:
         """After a 401: whether another token is at hand, so that sending again makes sense.
 
         40102 and 40105 blame the AppJWT, 40103 and 40104 the consumer; without a code either may be meant. Each is
@@ -91,13 +81,13 @@ class Authorizer:
                 if call.renewed_consumer_token:
                     return False
                 call.renewed_consumer_token = True
-                call.consumer_token = await self._consumers.renew(call.consumer_id, ready.consumer_token)
+                call.consumer_token = await self._consumers.renew(call.consumer_id, call.used_token)
                 return True
             if call.renewed_app_token:
                 return False
             call.renewed_app_token = True
             certain = problem.error_code in APP_TOKEN_CODES
-            await self._keeper.renew(ready.app_token.generation, certain=certain)
+            await self._keeper.renew(call.app_generation, certain=certain)
         except (AppTokenRefused, ConsumerTokenRefused) as error:
             if error.status is not None:
                 raise

@@ -14,13 +14,13 @@ from connector_async.errors import (
     SessionClosed,
     TokenUnavailable,
 )
-from connector_async.exchange._call import Call, Stage, Superseded
+from connector_async.exchange._call import Call, Superseded
 from connector_async.exchange._failing import deadline_error
 from connector_async.exchange.gate import Expired
 from connector_async.exchange.stats import Counters
 from connector_async.hooks import Hooks, RequestFinished
 from connector_async.protocol.sequence import SequenceReading, read_sequence
-from connector_async.wire import ContentEvent, EventPublished, PublishEvent
+from connector_async.wire import EventPublished
 
 __all__ = ["Books", "outcome_of"]
 
@@ -59,11 +59,9 @@ class Books:
         if self._hooks:
             self._tell(call, outcome, landed, error)
 
-    def read_meter(self, asked: object, answered: object, attempt: int) -> None:
-        """Count what the server's counter says; only for content, chat states are always answered with 0."""
+    def read_meter(self, answered: object, attempt: int) -> None:
+        """Count what the server's counter says of a request that is metered."""
         if not isinstance(answered, EventPublished) or not isinstance(answered.sequence, int):
-            return
-        if not isinstance(asked, PublishEvent) or not isinstance(asked.event, ContentEvent):
             return
         reading = read_sequence(answered.sequence, attempt)
         if reading is _AGREES:
@@ -110,7 +108,7 @@ class Books:
     def _landed(self, call: Call, error: BaseException) -> Landed:
         if isinstance(error, RequestError):  # made after the attempt, by what is known of it
             return Landed.UNKNOWN if call.may_have_landed and error.landed is Landed.NO else error.landed
-        return Landed.UNKNOWN if call.may_have_landed or call.stage is Stage.SENDING else Landed.NO
+        return Landed.UNKNOWN if call.is_in_doubt else Landed.NO
 
     def _complete(self, call: Call, error: RequestError) -> None:
         """Fill in what the place that raised could not know."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Literal
@@ -13,8 +13,8 @@ from connector_async._concurrency import Slot
 from connector_async.errors import NotSent
 from connector_async.protocol.lanes import Priority, Ticket
 from connector_async.protocol.retry import Attempt, RetryPolicy
-from connector_async.transport.base import Headers
-from connector_async.wire import Request, RequestBody
+from connector_async.transport.base import Headers, Target
+from connector_async.wire import ContentEvent, PublishEvent, Request, RequestBody, encode_request
 
 __all__ = ["Call", "Endpoint", "PendingRequest", "Stage", "Superseded", "session_owned"]
 
@@ -34,7 +34,10 @@ class Stage(Enum):
     BACKING_OFF = "backing off"
 
 
-_QUEUED = Stage.QUEUED  # looked up once; see `protocol.lanes`
+_QUEUED, _SENDING = Stage.QUEUED, Stage.SENDING  # looked up once; see `protocol.lanes`
+
+Expected = type[RequestBody[Any]] | dict[str, type[RequestBody[Any]]]
+"""What the answers look like: the class of the request's body; for a batch, by id."""
 
 
 class Endpoint(Enum):
@@ -71,25 +74,46 @@ class PendingRequest:
 class Call(Ticket):
     """A request, or the several of a batch, from admission to its end.
 
+    It is encoded when it is made, and keeps of what it was made of only what the answer is read by: the fewer objects
+    a message in flight consists of, the fewer the garbage collector visits at each of its rounds.
+
     Args:
         consumer_id: The `ext_consumer_id` it acts for.
         properties: The `Client-Properties` header of its conversation.
         repeatable: Sending it twice does no harm.
         prior_attempts: Sends made by an earlier process; the counter goes on from there.
+
+    Attributes:
+        admitted_at, sent_at, answered_at, deadline: Seconds on the clock; the two in the middle of the last attempt.
+        body: The bytes to post, the same at each attempt.
+        type: The wire type; for a batch, of its last request, which is the one that matters.
+        types: Of a batch, the wire type of each request.
         proof: Says whether an earlier attempt is known to have landed; asked before sending again.
+        metered: The ids of those whose answers count how often they were sent.
+        target, headers, app_generation, used_token: Of the attempt under way; see `Authorizer.equip`.
+        consumer_token: One that was fetched for this call.
+
+    Raises:
+        ValueError: `prior_attempts` is negative, or more than anybody sends.
+        LocalProtocolError: It cannot be encoded; see `encode_request`.
     """
 
     __slots__ = (
         "admitted_at",
         "answered_at",
+        "app_generation",
         "attempts",
         "backing_off",
         "batch",
+        "body",
         "consumer_id",
         "consumer_token",
         "counted",
         "deadline",
+        "expected",
+        "headers",
         "may_have_landed",
+        "metered",
         "policy",
         "prior_attempts",
         "proof",
@@ -99,10 +123,14 @@ class Call(Ticket):
         "renewed_consumer_token",
         "repeatable",
         "request_ids",
-        "requests",
+        "sent_at",
         "slot",
         "stage",
+        "target",
         "token",
+        "type",
+        "types",
+        "used_token",
     )
 
     def __init__(
@@ -117,22 +145,29 @@ class Call(Ticket):
         repeatable: bool,
         properties: Headers | None = None,
         prior_attempts: int = 0,
-        proof: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(lane, priority)
         if not 0 <= prior_attempts <= _MOST_PRIOR_ATTEMPTS:
             raise ValueError(f"prior_attempts must be from 0 to {_MOST_PRIOR_ATTEMPTS}, got {prior_attempts}")
-        self.requests = requests
+        self.body = encode_request(requests if batch else requests[0])
         self.request_ids = tuple([str(request.id) for request in requests])
+        self.type = requests[-1].type
+        self.types = tuple([request.type for request in requests]) if batch else ()
+        self.expected: Expected = _classes(requests) if batch else type(requests[0].body)
+        self.metered = _content_of(requests) if batch or not _is_content(requests[0]) else self.request_ids
         self.batch = batch
         self.consumer_id = consumer_id
         self.policy = policy
         self.repeatable = repeatable
         self.properties = properties
         self.prior_attempts = prior_attempts
-        self.proof = proof
+        self.proof: Callable[[], bool] | None = None
+        self.target: Target
+        self.headers: bytes
+        self.app_generation = 0
+        self.used_token = ""
         self.consumer_token: str | None = None
-        self.admitted_at = self.answered_at = self.deadline = 0.0
+        self.admitted_at = self.sent_at = self.answered_at = self.deadline = 0.0
         self.stage = _QUEUED
         self.slot: Slot | None = None
         self.attempts: tuple[Attempt, ...] = ()  # a list of its own is one object more for the collector to visit
@@ -148,17 +183,9 @@ class Call(Ticket):
         return Endpoint.CONVERSATION if self.batch else Endpoint.SEND
 
     @property
-    def expected(self) -> type[RequestBody[Any]] | dict[str, type[RequestBody[Any]]]:
-        """What the answers look like: the body's class; for a batch, by id."""
-        if not self.batch:
-            body: RequestBody[Any] = self.requests[0].body
-            return type(body)
-        return {str(request.id): type(request.body) for request in self.requests}
-
-    @property
-    def type(self) -> str:
-        """The wire type; for a batch, of its last request, which is the one that matters."""
-        return self.requests[-1].type
+    def is_in_doubt(self) -> bool:
+        """Whether it may be with the cloud, as far as is known while no answer says more."""
+        return self.may_have_landed or self.stage is _SENDING
 
     def granted(self) -> None:
         """Its turn has come."""
@@ -182,3 +209,16 @@ class Call(Ticket):
             "sending": sum(attempt.duration for attempt in self.attempts),
             "backing_off": self.backing_off,
         }
+
+
+def _classes(requests: Iterable[Request[Any]]) -> dict[str, type[RequestBody[Any]]]:
+    return {str(request.id): type(request.body) for request in requests}
+
+
+def _content_of(requests: Iterable[Request[Any]]) -> tuple[str, ...]:
+    return tuple([str(request.id) for request in requests if _is_content(request)])
+
+
+def _is_content(request: Request[Any]) -> bool:
+    """Whether its answer has a counter to be read: chat states and receipts are always answered with 0."""
+    return isinstance(request.body, PublishEvent) and isinstance(request.body.event, ContentEvent)

@@ -134,26 +134,50 @@ class Desk:
         request_id: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
-        prior_attempts: int = 0,
-        proof: Callable[[], bool] | None = None,
     ) -> Response[R]:
         """Send one body to SEND.
 
-        Args:
-            proof: Says whether an earlier attempt is known to have landed; asked before sending again.
+        Raises:
+            RequestError, LocalProtocolError, Superseded: As `Engine.run`.
+        """
+        call = self.call(
+            body,
+            consumer_id=consumer_id,
+            properties=properties,
+            metadata=metadata,
+            encoded_metadata=encoded_metadata,
+            request_id=request_id,
+            retry=retry,
+        )
+        results = await self.engine.run(call, timeout)
+        return cast("Response[R]", results[0])
+
+    def call(
+        self,
+        body: RequestBody[Any],
+        *,
+        consumer_id: str,
+        properties: ClientPropertiesHeader | None,
+        metadata: Metadata | None = None,
+        encoded_metadata: str | None = None,
+        request_id: str | None = None,
+        retry: RetryPolicy | None = None,
+        prior_attempts: int = 0,
+    ) -> Call:
+        """One body for SEND, ready for `Engine.run`.
 
         Raises:
             ValueError: `prior_attempts` is negative, or more than anybody sends.
-            RequestError, LocalProtocolError, Superseded: As `Engine.run`.
+            LocalProtocolError: It does not fit the API.
         """
         if request_id is None and metadata is None and encoded_metadata is None:
-            request: Request[RequestBody[R]] = request_of(self.next_id(), body)
+            request: Request[RequestBody[Any]] = request_of(self.next_id(), body)
         else:
             request = Request(
                 id=request_id or self.next_id(), body=body, metadata=metadata, encoded_metadata=encoded_metadata
             )
         lane, priority, repeatable = manners_of(body, consumer_id, request.id)
-        call = Call(
+        return Call(
             (request,),
             batch=False,
             consumer_id=consumer_id,
@@ -163,10 +187,7 @@ class Desk:
             repeatable=repeatable,
             properties=None if properties is None else properties.headers,
             prior_attempts=prior_attempts,
-            proof=proof,
         )
-        results = await self.engine.run(call, timeout)
-        return cast("Response[R]", results[0])
 
     async def batch(
         self,

@@ -26,7 +26,7 @@ from connector_async.errors import (
     TokenUnavailable,
     TransportError,
 )
-from connector_async.exchange._authorizing import Authorizer, Ready
+from connector_async.exchange._authorizing import Authorizer
 from connector_async.exchange._books import Books, outcome_of
 from connector_async.exchange._call import Call, PendingRequest, Stage, session_owned
 from connector_async.exchange._failing import final_error, item_error
@@ -40,8 +40,8 @@ from connector_async.protocol.lanes import Lanes, SharedWidth
 from connector_async.protocol.retry import Attempt, Failure, Fate, RetryBudget, Stop, Wait
 from connector_async.protocol.sequence import sequence_of
 from connector_async.transport.base import Answer, Transport
-from connector_async.wire import Request, encode_request, normalize_code
 from connector_async.wire import Response as WireResponse
+from connector_async.wire import normalize_code
 
 __all__ = ["Engine", "EngineSettings"]
 
@@ -145,7 +145,7 @@ class Engine:
         self._refusing = self._closed = True
         unknown = unsent = 0
         for call in self._table.drain():
-            if call.may_have_landed or call.stage is Stage.SENDING:
+            if call.is_in_doubt:
                 unknown += 1
             else:
                 unsent += 1
@@ -175,7 +175,7 @@ class Engine:
 
         Raises:
             RequestError: The call as a whole failed; see `errors` for the kinds.
-            LocalProtocolError: An id is in flight already, or does not fit.
+            LocalProtocolError: An id is in flight already, or too long.
             TypeError, ValueError: The timeout is no number of seconds.
             Superseded: A newer chat state of the same dialog replaced this one.
         """
@@ -183,13 +183,28 @@ class Engine:
         call.deadline = now + (self.settings.timeout if timeout is None else timeout_of(timeout))
         if self._refusing and (self._closed or not session_owned.get()):
             raise SessionClosed("the session is closed", request_id=call.request_ids[-1], type=call.type)
-        body = encode_request(call.requests if call.batch else call.requests[0])
         self._table.claim(call.request_ids, call)
         self.counters.requests += 1
         try:
             if not self.lanes.enter(call, now):
                 await self.gate.queue(call, now)
-            answer, items = await self._send_until_answered(call, body)
+            # In this frame, though it is long: one more for each message in flight costs as much as two look-ups, and
+            # the garbage collector's time.
+            while True:
+                if not self._authorizer.equip(call):
+                    await self._authorize(call)
+                deadline = self._begin_attempt(call)
+                try:
+                    answer = await self._transport.post(call.target, call.headers, call.body, deadline)
+                except (TransportError, ProtocolError) as error:
+                    problem = self._lost(call, error)
+                else:
+                    outcome = self._reader.read(call, answer)
+                    if not isinstance(outcome, Problem):
+                        self._note_attempt(call, answer.status, None)
+                        break
+                    problem = self._refused(call, answer, outcome)
+                await self._after_failure(call, problem)
         except BaseException as error:  # noqa: BLE001 - raised again, in our words
             # It has its cause already. In a name of this frame, which its traceback holds, it would stay alive in a
             # cycle.
@@ -199,54 +214,41 @@ class Engine:
             self.lanes.leave(call, self._clock.time())
             if self._idle and not len(self._table):
                 self._settle_idle()
-        return self._batch_ended(call, answer, items) if call.batch else [self._ended_well(call, answer, items)]
+        return self._batch_ended(call, answer, outcome) if call.batch else [self._ended_well(call, answer, outcome)]
 
-    async def _send_until_answered(self, call: Call, body: bytes) -> tuple[Answer, Items]:
-        # One frame for all that nearly every message needs: each further one costs as much as two look-ups.
-        while True:
-            ready = self._authorizer.ready(call) or await self._authorize(call)
-            if self._closed:
-                raise SessionClosed  # it was let on, or got its tokens, just as the session closed
-            started = self._clock.time()
-            call.stage = _SENDING
-            self.counters.attempts += 1
-            if call.attempts:
-                self.counters.retries += 1
-            deadline = min(call.deadline, started + self.settings.attempt_timeout)
-            try:
-                answer = await self._transport.post(ready.target, ready.headers, body, deadline)
-            except (TransportError, ProtocolError) as error:
-                problem = self._lost(call, started, error)
-            else:
-                outcome = self._reader.read(call, answer)
-                if not isinstance(outcome, Problem):
-                    self._note_attempt(call, started, answer.status, None)
-                    return answer, outcome
-                problem = self._refused(call, started, answer, outcome)
-            await self._after_failure(call, problem, ready)
+    def _begin_attempt(self, call: Call) -> float:
+        """Note that it is sent now; until when the answer must be there."""
+        if self._closed:
+            raise SessionClosed  # it was let on, or got its tokens, just as the session closed
+        call.sent_at = now = self._clock.time()
+        call.stage = _SENDING
+        self.counters.attempts += 1
+        if call.attempts:
+            self.counters.retries += 1
+        return min(call.deadline, now + self.settings.attempt_timeout)
 
-    def _lost(self, call: Call, started: float, error: TransportError | ProtocolError) -> Problem:
+    def _lost(self, call: Call, error: TransportError | ProtocolError) -> Problem:
         if isinstance(error, TransportError) and not error.sent:
             self._authorizer.suspect_host()
         problem = problem_of_exception(error)
-        self._note_attempt(call, started, None, problem.summary)
+        self._note_attempt(call, None, problem.summary)
         return problem
 
-    def _refused(self, call: Call, started: float, answer: Answer, problem: Problem) -> Problem:
-        self._note_attempt(call, started, answer.status, problem.summary)
+    def _refused(self, call: Call, answer: Answer, problem: Problem) -> Problem:
+        self._note_attempt(call, answer.status, problem.summary)
         if problem.failure.fate is Fate.UNKNOWN:
             self._transport.discard(answer)  # nothing says that it was ours; see `_orphaned`
         return problem
 
-    def _note_attempt(self, call: Call, started: float, status: int | None, cause: str | None) -> None:
+    def _note_attempt(self, call: Call, status: int | None, cause: str | None) -> None:
         number = call.prior_attempts + len(call.attempts) + 1
         call.answered_at = now = self._clock.time()
-        call.attempts += (Attempt(number, sequence_of(number), status, cause, now - started),)
+        call.attempts += (Attempt(number, sequence_of(number), status, cause, now - call.sent_at),)
 
-    async def _after_failure(self, call: Call, problem: Problem, ready: Ready) -> None:
+    async def _after_failure(self, call: Call, problem: Problem) -> None:
         """Wait until it makes sense to send again, or raise."""
         self._attempt_failed(call, problem.failure)
-        if problem.unauthorized and await self._renewed_tokens(call, problem, ready):
+        if problem.unauthorized and await self._renewed_tokens(call, problem):
             self._tell_failed(call, 0.0)
         else:
             await self._back_off(call, problem)
@@ -264,15 +266,12 @@ class Engine:
 
     # Tokens
 
-    async def _authorize(self, call: Call) -> Ready:
+    async def _authorize(self, call: Call) -> None:
         """Wait for what is missing; others use the width meanwhile."""
-        ready = self._authorizer.ready(call)
-        while ready is None:
+        while not self._authorizer.equip(call):
             with self.gate.lane_only(call, Stage.TOKEN):
                 await self._fetch_missing(call)
             await self.gate.resume(call)
-            ready = self._authorizer.ready(call)
-        return ready
 
     async def _fetch_missing(self, call: Call) -> None:
         while True:
@@ -297,9 +296,9 @@ class Engine:
             raise error
         await self.gate.sleep(call, decision.seconds)
 
-    async def _renewed_tokens(self, call: Call, problem: Problem, ready: Ready) -> bool:
+    async def _renewed_tokens(self, call: Call, problem: Problem) -> bool:
         with self.gate.lane_only(call, Stage.TOKEN):
-            renewed = await self._within_deadline(call, self._authorizer.renew(call, problem, ready))
+            renewed = await self._within_deadline(call, self._authorizer.renew(call, problem))
         if renewed:
             await self.gate.resume(call)
         return renewed
@@ -363,7 +362,7 @@ class Engine:
 
     def _ended_well(self, call: Call, answer: Answer, items: Items) -> Response[Any]:
         item = cast("WireResponse[Any]", items[0])  # of a single request there is none without its answer
-        response = self._accepted(call, answer, call.requests[0], item, call.request_ids[0])
+        response = self._accepted(call, answer, item, call.request_ids[0])
         self._note_success(call)
         self._books.accepted(call)
         return response
@@ -371,13 +370,13 @@ class Engine:
     def _batch_ended(self, call: Call, answer: Answer, items: Items) -> list[Response[Any] | RequestError]:
         self._note_success(call)
         results: list[Response[Any] | RequestError] = []
-        for request, request_id, item in zip(call.requests, call.request_ids, items, strict=True):
+        for type_, request_id, item in zip(call.types, call.request_ids, items, strict=True):
             code = None if item is None else normalize_code(item.code)
             if item is None or not is_ok(code, answer.status):
                 problem = None if item is None else refusal(item, code, answer.status, None)
-                results.append(item_error(call, request_id, request.type or "", problem))
+                results.append(item_error(call, request_id, type_, problem))
             else:
-                results.append(self._accepted(call, answer, request, item, request_id))
+                results.append(self._accepted(call, answer, item, request_id))
         # The last request decides: it is the one that the others prepare.
         last = results[-1]
         if isinstance(last, RequestError):
@@ -391,10 +390,9 @@ class Engine:
             self.budget.repay()
         self.lanes.succeeded(call.answered_at)
 
-    def _accepted(
-        self, call: Call, answer: Answer, request: Request[Any], item: WireResponse[Any], request_id: str
-    ) -> Response[Any]:
-        self._books.read_meter(request.body, item.body, call.attempts[-1].number)
+    def _accepted(self, call: Call, answer: Answer, item: WireResponse[Any], request_id: str) -> Response[Any]:
+        if request_id in call.metered:
+            self._books.read_meter(item.body, call.attempts[-1].number)
         return Response(
             item.body,
             request_id=request_id,

@@ -2,7 +2,7 @@
 
 from connector_async.transport._choose import as_transport, check_transport
 from connector_async.transport._httpx import HttpxTransport
-from connector_async.transport.base import Answer, Headers, Target, Transport
+from connector_async.transport.base import Answer, Headers, Target, Transport, header_pairs
 from connector_async.transport.pooled import HostStatistics, PooledTransport, PoolStatistics
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "Transport",
     "as_transport",
     "check_transport",
+    "header_pairs",
 ]

@@ -24,7 +24,7 @@ from connector_async.errors import (
 )
 from connector_async.transport._deadlines import TICKS
 from connector_async.transport._encoding import decoded
-from connector_async.transport.base import Answer, Headers, Target
+from connector_async.transport.base import Target
 
 if TYPE_CHECKING:
     from connector_async.transport._pool import Host, Pool
@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
         self.host = host
         self._transport: Any = None  # asyncio.Transport, or the `Secured` before it
         self._parser = httptools.HttpResponseParser(self)
-        self.future: asyncio.Future[Answer] | None = None
+        self.future: asyncio.Future[bytes] | None = None
         self._bucket: set[Any] = set()
         self.look_at = self.idle_since = 0.0
         # From here on an answer is worth a closer look at its sizes.
@@ -141,8 +141,8 @@ class Connection(asyncio.Protocol):
 
     # -- one lean exchange -------------------------------------------------------------------------------------------
 
-    def exchange(self, target: Target, headers: Headers, body: bytes, deadline: float) -> asyncio.Future[Answer]:
-        """Write a request; the future gets its answer, or the error."""
+    def exchange(self, target: Target, headers: bytes, body: bytes, deadline: float) -> asyncio.Future[bytes]:
+        """Write a request; the future gets the answer's head, an empty line and its body, or the error."""
         future = self.future = self._loop.create_future()
         self.target = target
         self._raw = b""
@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
             self._bucket = bucket = self._pool.deadlines.bucket(deadline)
         bucket.add(self)
         self._transport.write(
-            b"".join((target.head, headers.block, b"Content-Length: %d\r\n\r\n" % len(body), body)),
+            b"".join((target.head, headers, b"Content-Length: %d\r\n\r\n" % len(body), body)),
         )
         return future
 
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
         """The deadline has come."""
         self._fail(self._error("the deadline passed", timed_out=True))
 
-    def _finish(self, future: asyncio.Future[Answer], data: bytes) -> None:
+    def _finish(self, future: asyncio.Future[bytes], data: bytes) -> None:
         self.future = None
         self._bucket.discard(self)
         self.served += 1
@@ -182,9 +182,8 @@ class Connection(asyncio.Protocol):
         lowered = head.lower()
         # The connection first: whatever becomes of the answer, its slot is settled. It is clean when the last byte of
         # the answer is the last that came.
-        is_clean = self._received == end + 4 + len(body) or (
-            b"\ntransfer-encoding:" in lowered and ends_with_one_empty_line(self._tail + data)
-        )
+        is_plain = self._received == end + 4 + len(body)
+        is_clean = is_plain or (b"\ntransfer-encoding:" in lowered and ends_with_one_empty_line(self._tail + data))
         if is_clean and self._keep_alive and not self.is_write_paused:
             self._pool.release(self)
         else:
@@ -194,9 +193,12 @@ class Connection(asyncio.Protocol):
         try:
             if self._status >= 300 or self._received > self._too_much or lowered.find(b"\ncontent-encoding:") > 0:
                 body = self._checked(lowered, body)
+                is_plain = False
             if raw[start] != _H:  # the parser skips empty lines before an answer
                 raise RemoteProtocolError("the answer does not start with a status line")
-            future.set_result(Answer(self._status, head, bytes(body), self))
+            if not is_plain or start or len(raw) != self._received:
+                raw = b"".join((head, b"\r\n\r\n", body))
+            future.set_result(raw)
         except ConnectorError as error:
             _settle(future, error)
 
@@ -436,7 +438,7 @@ def refused_certificate(error: BaseException | None) -> TLSError | None:
     return None
 
 
-def _settle(future: asyncio.Future[Answer], error: ConnectorError) -> None:
+def _settle(future: asyncio.Future[bytes], error: ConnectorError) -> None:
     future.set_exception(error)
     # Marks it as seen: many futures fail at once when a host goes down, and some of their tasks are gone already.
     future.exception()

@@ -27,7 +27,7 @@ from connector_async.errors import (
 from connector_async.transport._encoding import decoded
 from connector_async.transport._foreign import Exchange, translated
 from connector_async.transport._lent import CLOSE_TIMEOUT, Call, Guarded, Run, content_of, raw
-from connector_async.transport.base import Answer, Headers, Target
+from connector_async.transport.base import Answer, Target, header_pairs
 
 __all__ = ["HttpxTransport"]
 
@@ -69,7 +69,7 @@ class HttpxTransport:
         self._client: httpx.AsyncClient | None = None
         self._is_closed = False
 
-    async def post(self, target: Target, headers: Headers, body: bytes, deadline: float) -> Answer:
+    async def post(self, target: Target, headers: bytes, body: bytes, deadline: float) -> Answer:
         """Send one POST and read the whole answer; see `Transport.post`.
 
         Raises:
@@ -97,7 +97,7 @@ class HttpxTransport:
             raise exchange.error
         raise exchange.failure("the deadline passed", timed_out=True)
 
-    async def _run(self, exchange: Exchange, headers: Headers, body: bytes) -> None:
+    async def _run(self, exchange: Exchange, headers: bytes, body: bytes) -> None:
         try:
             with exchange.scope:
                 async with self._gate:
@@ -116,7 +116,7 @@ class HttpxTransport:
             self._exchanges.discard(exchange)
             exchange.done.set()
 
-    async def _answer(self, exchange: Exchange, headers: Headers, body: bytes) -> Answer:
+    async def _answer(self, exchange: Exchange, headers: bytes, body: bytes) -> Answer:
         response = await self._send(_request(exchange, headers, body))
         exchange.answered = True
         try:
@@ -274,11 +274,11 @@ class _Pieces:
         raise StopAsyncIteration
 
 
-def _request(exchange: Exchange, headers: Headers, body: bytes) -> httpx.Request:
+def _request(exchange: Exchange, headers: bytes, body: bytes) -> httpx.Request:
     request = httpx.Request(
         "POST",
         exchange.target.url,
-        headers=[*headers.items, ("Accept-Encoding", "identity")],
+        headers=[*header_pairs(headers), ("Accept-Encoding", "identity")],
         content=body,
         extensions={"timeout": _NO_TIMEOUT, "trace": exchange.trace},
     )

@@ -16,7 +16,7 @@ from connector_async.errors import LocalProtocolError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Answer", "Headers", "Target", "Transport"]
+__all__ = ["Answer", "Headers", "Target", "Transport", "header_pairs"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # RFC 9110 5.5 allows visible ASCII, space and tab; the API's own values need no more.
@@ -68,8 +68,8 @@ def _split_authority(authority: str) -> tuple[str, int | None]:
     return host, int(port) if port else None
 
 
-class Headers:
-    """Request headers, checked and encoded once for many requests.
+class Headers(bytes):
+    """Request headers, checked and encoded once for many requests: bytes, the lines each with its end.
 
     `Host`, `Accept-Encoding` and `Content-Length` are the transport's and must not be given.
 
@@ -77,32 +77,28 @@ class Headers:
         LocalProtocolError: A name or value has characters that HTTP does not allow, such as a line break.
     """
 
-    __slots__ = ("block",)
+    __slots__ = ()
 
-    def __init__(self, items: Iterable[tuple[str, str]]) -> None:
+    def __new__(cls, items: Iterable[tuple[str, str]]) -> Self:
         lines: list[str] = []
         for name, value in items:
             if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
                 # The value may be a token: it is not shown.
                 raise LocalProtocolError(f"header {name!r} has characters that HTTP does not allow")
             lines.append(f"{name}: {value}\r\n")
-        self.block = "".join(lines).encode("ascii")
-
-    @classmethod
-    def of_block(cls, block: bytes) -> Headers:
-        """Of lines that are known to be good, each with its end."""
-        headers = cls.__new__(cls)
-        headers.block = block
-        return headers
-
-    @property
-    def items(self) -> tuple[tuple[str, str], ...]:
-        """Names and values, taken out of the lines: only transports other than ours need them apart."""
-        lines = self.block.decode("ascii").split("\r\n")[:-1]
-        return tuple([(name, value) for name, _, value in [line.partition(": ") for line in lines]])
+        return super().__new__(cls, "".join(lines).encode("ascii"))
 
     def __repr__(self) -> str:
-        return f"Headers({', '.join(name for name, _ in self.items)})"
+        return f"Headers({', '.join(name for name, _ in header_pairs(self))})"
+
+    __str__ = __repr__  # that of bytes would show the tokens
+
+
+def header_pairs(headers: bytes) -> list[tuple[str, str]]:
+    """Names and values, taken out of the lines that `Transport.post` gets."""
+    return [
+        (name, value) for name, _, value in [line.partition(": ") for line in headers.decode("ascii").splitlines()]
+    ]
 
 
 class Answer:
@@ -159,12 +155,13 @@ def _taken_apart(head: bytes) -> tuple[tuple[bytes, bytes], ...]:
 class Transport(Protocol):
     """One HTTP exchange at a time, many at once; safe to cancel at every await."""
 
-    async def post(self, target: Target, headers: Headers, body: bytes, deadline: float) -> Answer:
+    async def post(self, target: Target, headers: bytes, body: bytes, deadline: float) -> Answer:
         """Send one POST and read the whole answer.
 
         Cancelling closes the connection it used: a connection with an answer outstanding is never used again.
 
         Args:
+            headers: `Headers`, or several of them one after the other.
             deadline: Seconds on the event-loop clock (`anyio.current_time()`); covers waiting for a connection,
                 connecting, sending and the last byte of the answer.
 

@@ -23,9 +23,12 @@ from connector_async.transport._dial import Resolver, resolve
 from connector_async.transport._pool import Limits, Pool
 from connector_async.transport._stream import in_httpx_words, stream
 from connector_async.transport._tls import Certificate, TLSSettings
-from connector_async.transport.base import Answer, Headers, Target
+from connector_async.transport.base import Answer, Target
 
 __all__ = ["HostStatistics", "PoolStatistics", "PooledTransport"]
+
+
+_STATUS = slice(len("HTTP/1.1 "), len("HTTP/1.1 200"))
 
 
 @attrs.frozen(kw_only=True)
@@ -115,7 +118,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
 
     # -- the way of a message ----------------------------------------------------------------------------------------
 
-    async def post(self, target: Target, headers: Headers, body: bytes, deadline: float) -> Answer:
+    async def post(self, target: Target, headers: bytes, body: bytes, deadline: float) -> Answer:
         """Send one POST and read the whole answer; see `Transport.post`.
 
         Raises:
@@ -141,10 +144,14 @@ class PooledTransport(httpx.AsyncBaseTransport):
             )
         future = connection.exchange(target, headers, body, deadline)
         try:
-            return await future
+            raw = await future
         finally:
             if connection.future is future:
                 connection.leave()
+        # Made here and not in the callbacks: when many answers come at once, one object more for each of them, before
+        # its request is done with, is one more that the garbage collector visits.
+        head, _, content = raw.partition(b"\r\n\r\n")
+        return Answer(int(head[_STATUS]), head, content, connection)
 
     def _bind(self, loop: asyncio.AbstractEventLoop) -> Pool:
         """The pool for this loop: made at the first request, and again when its loop has ended."""

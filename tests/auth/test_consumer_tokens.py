@@ -41,7 +41,7 @@ async def test_a_token_is_fetched_at_first_use_and_once_however_many_ask() -> No
         assert (len(r.cloud.consumer_posts), len(r.cloud.token_posts), r.consumers.fetched) == (1, 1, 1)
         (post,) = r.cloud.consumer_posts
         assert post.target.path == "/api/account/12345678/consumer?v=1.0"
-        assert post.headers.items == (("Authorization", "app.1"), ("Content-Type", "application/json"))
+        assert post.fields == [("Authorization", "app.1"), ("Content-Type", "application/json")]
         assert post.json == {"ext_consumer_id": "c1"}
         assert await r.consumers.get("c1") is tokens[0]
 

@@ -8,7 +8,6 @@ from functools import partial
 import anyio
 import pytest
 
-from connector_async.auth import AppToken
 from connector_async.domains import DomainSettings
 from connector_async.errors import (
     AppTokenRefused,
@@ -21,15 +20,12 @@ from connector_async.errors import (
     TokenUnavailable,
 )
 from connector_async.exchange import Response
-from connector_async.exchange._authorizing import Ready
 from connector_async.hooks import AttemptFailed, RequestFinished
-from connector_async.protocol.lifetime import Lifetime
 from connector_async.protocol.retry import RetryPolicy
-from connector_async.transport.base import Answer, Headers, Target
+from connector_async.transport.base import Answer
 from tests.auth.test_consumer_tokens import BrokenStore
 from tests.doubles import FakeCloud, Post, answer, lost, not_sent, ok, unauthorized
 from tests.exchange.rig import rig
-from tests.guards import CANARY, assert_canary_absent
 
 pytestmark = pytest.mark.anyio
 
@@ -454,11 +450,3 @@ async def test_a_token_that_ends_between_two_waits_is_waited_for_again() -> None
     async with rig(cloud, width=1) as r:
         (response,) = await r.engine.run(r.text())
         assert isinstance(response, Response)
-
-
-def test_what_a_request_needs_to_be_sent_shows_no_token() -> None:
-    """S1."""
-    lifetime = Lifetime.starting(0.0, 3600.0, fraction=0.8, early=300.0, jitter=0.0)
-    headers = Headers([("Authorization", CANARY), ("X-LP-ON-BEHALF", CANARY)])
-    target = Target("https://cloud.example", "/send")
-    assert_canary_absent(Ready(target, headers, AppToken(value=CANARY, generation=1, lifetime=lifetime), CANARY))

@@ -69,7 +69,9 @@ async def test_a_request_gets_an_id_unless_it_brings_one() -> None:
     async with rig() as r, desk_over(r) as desk:
         first = await desk.request(text(), consumer_id="c", properties=None)
         second = await desk.request(text(), consumer_id="c", properties=None)
-        own = await desk.request(text(), consumer_id="c", properties=None, request_id="mine", prior_attempts=1)
+        call = desk.call(text(), consumer_id="c", properties=None, request_id="mine", prior_attempts=1)
+        (own,) = await r.engine.run(call)
+        assert isinstance(own, Response)
         assert first.request_id < second.request_id
         assert own.request_id == "mine"
         assert own.attempts[0].sequence == 2

@@ -45,12 +45,12 @@ async def test_a_text_is_sent_once_with_the_headers_of_the_api() -> None:
         response = await r.send(request_id="m-1", properties=Headers([("Client-Properties", "{}")]))
         (post,) = r.cloud.message_posts
         assert post.target.url.endswith("/api/account/12345678/messaging/consumer/conversation/send?v=3")
-        assert post.headers.items == (
+        assert post.fields == [
             ("Authorization", "app.1"),
             ("Content-Type", "application/json"),
             ("X-LP-ON-BEHALF", "jws.c1"),
             ("Client-Properties", "{}"),
-        )
+        ]
         assert (response.request_id, response.status, response.code) == ("m-1", 200, "OK")
         assert response.body.sequence == 0
         assert [(a.number, a.sequence, a.status, a.cause) for a in response.attempts] == [(1, 0, 200, None)]

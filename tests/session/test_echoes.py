@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from connector_async import MemoryStore, OutcomeStatus, Outgoing, RetryPolicy
-from connector_async.sandbox import Reset, Sandbox
+from connector_async.sandbox import Latency, Reset, Sandbox
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +45,26 @@ async def test_a_message_that_is_refused_here_leaves_no_echo_to_wait_for() -> No
         conversation = await session.consumer("customer").open_conversation()
         with pytest.raises(ValueError, match="timeout"):
             await conversation.send_text("yes", timeout=float("nan"))
+        second = await conversation.send_text("yes")
+        await cloud.settle()
+        cloud.agent.reads(conversation.conversation_id)
+        await cloud.settle()
+        await second.read(timeout=5)
+
+
+async def test_a_message_that_is_cancelled_before_it_was_sent_leaves_no_echo_to_wait_for() -> None:
+    """It waits for its turn behind another one of its dialog; the echo of a later one is not its own."""
+    async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session() as session:
+        cloud.deliver_to(session.webhook_app())
+        conversation = await session.consumer("customer").open_conversation()
+        cloud.fail_next(Latency(seconds=30.0))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(conversation.send_text, "first")
+            await anyio.wait_all_tasks_blocked()
+            with anyio.move_on_after(1.0) as scope:
+                await conversation.send_text("yes")
+            assert scope.cancelled_caught
+            tasks.cancel_scope.cancel()
         second = await conversation.send_text("yes")
         await cloud.settle()
         cloud.agent.reads(conversation.conversation_id)

@@ -206,10 +206,11 @@ async def test_abort_and_close_end_what_is_under_way(kind: Kind) -> None:
                 errors.append(outcome_of(error))
 
         with anyio.fail_after(3):
-            for end in ("abort", "aclose"):
+            for number, end in enumerate(("abort", "aclose"), 1):
                 async with anyio.create_task_group() as group:
                     group.start_soon(one)
-                    await anyio.sleep(0.02)
+                    while len(server.requests) < number:
+                        await anyio.sleep(0.001)
                     if end == "abort":
                         transport.abort(target)
                     else:
