@@ -15,6 +15,7 @@ from connector_async.errors import ConfigurationError
 __all__ = [
     "CommandFailed",
     "OutputLost",
+    "WrongUse",
     "emit",
     "on_terminal",
     "print_table",
@@ -30,6 +31,10 @@ _EXTRAS = {"sandbox": ("starlette", "uvicorn", "cryptography", "trustme")}
 
 class CommandFailed(Exception):
     """Ends a command with status 1; the message is the one sentence that a person reads."""
+
+
+class WrongUse(CommandFailed):
+    """Ends a command with status 2: with this command line it cannot work, and nothing was begun."""
 
 
 class OutputLost(CommandFailed):

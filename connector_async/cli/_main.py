@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
 from connector_async._version import __version__
-from connector_async.cli._console import CommandFailed, OutputLost, emit, tell
+from connector_async.cli._console import CommandFailed, OutputLost, WrongUse, emit, tell
 from connector_async.errors import ConnectorError
 
 __all__ = ["main"]
@@ -49,8 +49,8 @@ class _Parser(argparse.ArgumentParser):
         unknown = _UNRECOGNIZED.match(message)
         if unknown and unknown["first"].startswith("-"):
             message = f"unknown option {unknown['first']}{_meant(unknown['first'], self._options())}"
-        self.print_usage(sys.stderr)
-        self.exit(2, f"{self.prog}: {message}\n")
+        # Two lines: argparse's usage is a screenful for some commands, and hides the sentence that matters.
+        self.exit(2, f"usage: see {self.prog} --help\n{self.prog}: {message}\n")
 
     def _options(self) -> list[str]:
         return [option for action in self._actions for option in action.option_strings]
@@ -69,8 +69,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"connector-async {__version__}")
     chosen = next((word for word in words if not word.startswith("-")), None)
-    if chosen is not None and chosen not in _COMMANDS:
-        parser.error(f"unknown command {chosen!r}{_meant(chosen, list(_COMMANDS))}")
+    _check_command(parser, words, chosen)
     choice = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands: dict[str, _Parser] = {}
     for name, purpose in _COMMANDS.items():
@@ -83,6 +82,18 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def _check_command(parser: _Parser, words: Sequence[str], chosen: str | None) -> None:
+    before = words[: len(words) if chosen is None else words.index(chosen)]
+    if any(word in ("-h", "--help", "--version") for word in before):
+        return
+    if chosen is None:
+        parser.error(f"COMMAND is missing; there is {', '.join(_COMMANDS)}")
+    if chosen not in _COMMANDS:
+        parser.error(f"unknown command {chosen!r}{_meant(chosen, list(_COMMANDS))}")
+    if before:
+        parser.error(f"{before[0]} stands before the command; write {parser.prog} {chosen} {before[0]}")
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -90,7 +101,8 @@ def main(words: Sequence[str] | None = None) -> int:
         words: The command line without the program's name; that of the process if None.
 
     Returns:
-        The exit status: 0 done, 1 something failed and a sentence on standard error says what.
+        The exit status: 0 done; 1 something failed; 2 with this command line it cannot work, such as a file that
+        cannot be read. A sentence on standard error says what.
 
     Raises:
         SystemExit: 2, the command line is wrong; 0, help was asked for.
@@ -105,6 +117,9 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, OutputLost):
             tell(f"connector-async: {error}")
+    except WrongUse as error:
+        _failed(str(error), words)
+        return 2
     except (CommandFailed, ConnectorError) as error:
         _failed(str(error), words)
     except KeyboardInterrupt:

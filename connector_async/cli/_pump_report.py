@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Self
 import attrs
 import orjson
 
-from connector_async.cli._console import CommandFailed, emit, print_table
+from connector_async.cli._console import CommandFailed, WrongUse, emit, print_table
 from connector_async.store.outbox import Claim, MessageState, Outbox, OutboxCounts, OutboxEntry, Settlement
 
 __all__ = ["Results", "Summary", "write_dead_letters"]
@@ -132,9 +132,10 @@ class Results:
 
     def __enter__(self) -> Self:
         try:
-            whole = self._read_earlier() if self.resume and self.path.exists() else 0
+            whole = self._read_earlier() if self.resume and self.path.is_file() else 0
             self._file = self.path.open("ab" if whole else "wb")
-            self._file.truncate(whole)
+            if whole:  # half a line behind them is gone with that; and a pipe or device cannot be cut
+                self._file.truncate(whole)
         except OSError as error:
             raise CommandFailed(f"cannot write {self.path}: {error.strerror}") from error
         return self
@@ -177,7 +178,7 @@ class Results:
                 try:
                     self._told.add(orjson.loads(line)["id"])
                 except (ValueError, TypeError, KeyError) as error:
-                    raise CommandFailed(f"{self.path} is no file of results") from error
+                    raise WrongUse(f"{self.path} is no file of results; name another file") from error
                 whole += len(line)
         return whole
 

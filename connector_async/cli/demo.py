@@ -11,9 +11,10 @@ import attrs
 
 from connector_async.auth import AppCredentials
 from connector_async.cli._audit import Audit, audit, read_ledger
-from connector_async.cli._console import emit, print_table, quiet_log, require_extra, say, tell
+from connector_async.cli._console import WrongUse, emit, print_table, quiet_log, require_extra, say, tell
 from connector_async.cli._crowd import Crowd, Tally, percentile
 from connector_async.cli._live import run_live
+from connector_async.cli._options import check_faults, whole
 from connector_async.cli._progress import progress_on_stderr
 from connector_async.cli._sandbox_process import SandboxAddress, sandbox_process
 from connector_async.session import ConnectorSession, SessionLimits, SessionStats
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--concurrency", 100, "most messages in flight at a time"),
     ):
         words = f"{what} (default: %(default)s)"
-        parser.add_argument(option, type=_at_least_one, metavar="N", default=default, help=words)
+        parser.add_argument(option, type=whole(1), metavar="N", default=default, help=words)
     parser.add_argument(
         "--faults",
         metavar="NAME|FILE",
@@ -47,16 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
 
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
-
-
-_at_least_one.__name__ = "number"  # argparse says "invalid number value"
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo.
 
@@ -64,12 +55,18 @@ def run(arguments: argparse.Namespace) -> int:
         0 only if every message was accepted; with faults, if each is accounted for and the sandbox's ledger agrees.
 
     Raises:
+        WrongUse: The faults cannot be read, or an option does not go with another.
         ConfigurationError: The extra `sandbox` is not installed; with `--live`, a variable is missing.
         CommandFailed: The sandbox did not start; with `--live`, the cloud refused something.
     """
     if arguments.live:
+        if arguments.faults is not None:
+            raise WrongUse("--faults is for the sandbox, and --live goes to the real cloud: leave one of them out")
         return run_live(arguments)
+    if arguments.skill_id is not None:
+        raise WrongUse("--skill-id is for the real cloud: add --live")
     require_extra("sandbox", "the demo")
+    check_faults(arguments.faults)
     tell("starting a sandbox in a process of its own")
     options = [] if arguments.faults is None else ["--faults", arguments.faults]
     with quiet_log(), sandbox_process(*options) as address:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from connector_async.cli._console import CommandFailed, emit, say, tell
+from connector_async.cli._console import WrongUse, emit, say, tell
+from connector_async.cli._options import whole
 from connector_async.wire import (
     AppManifest,
     Capabilities,
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--webhook-url", metavar="URL", help="https address that gets every kind of event")
     parser.add_argument(
         "--retention",
-        type=int,
+        type=whole(2, 259_200),
         default=86_400,
         metavar="SECONDS",
         help="how long undelivered events are kept and tried again, 2 to 259200 (default: %(default)s)",
@@ -43,10 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a manifest, or what is wrong with one.
 
     Returns:
-        0 done, 1 the checked manifest has problems, 2 an option does not fit the API's limits.
+        0 done, 1 the checked manifest has problems.
 
     Raises:
-        CommandFailed: The file to check cannot be read.
+        WrongUse: An option does not fit the API's limits; the file to check cannot be read.
         RemoteProtocolError: It is no manifest.
     """
     if arguments.check is not None:
@@ -54,8 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         manifest = _build(arguments)
     except ValueError as error:
-        tell(f"connector-async manifest: {error}")
-        return 2
+        raise WrongUse(str(error)) from error
     if manifest.capabilities is None or manifest.capabilities.webhooks is None:
         tell("without --webhook-url this app will hear nothing: no answers, no receipts, no closes")
     if arguments.json:
@@ -84,7 +84,9 @@ def _check(path: Path, *, as_json: bool) -> int:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise CommandFailed(f"{path} cannot be read: {error.strerror}") from error
+        raise WrongUse(
+            f"--check: {path} cannot be read: {error.strerror}; name a file that holds a manifest"
+        ) from error
     problems = parse_manifest(raw).problems()
     if as_json:
         emit({"problems": problems})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
+import stat
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,7 +15,8 @@ import anyio
 import attrs
 
 from connector_async.auth import AppCredentials
-from connector_async.cli._console import emit, quiet_log, require_extra, tell
+from connector_async.cli._console import WrongUse, quiet_log, require_extra, tell
+from connector_async.cli._options import check_faults, check_files, number, whole
 from connector_async.cli._pump_report import Summary, write_dead_letters
 from connector_async.cli._pump_run import PumpRun, Settings, StoppedAtOnce
 from connector_async.cli._sandbox_process import SandboxAddress, sandbox_process
@@ -31,15 +32,12 @@ __all__ = ["add_arguments", "run"]
 
 _SQLITE = "sqlite:///"
 _POSTGRES = ("postgresql://", "postgres://")
+_DAY = 86_400
 # Enough to know every line of a large input again when it is read a second time.
 _REMEMBERED = 100_000_000
 _REMEMBERED_IN_MEMORY = 1_000_000
 
 _Store: TypeAlias = "MemoryStore | SqliteStore | PostgresStore"
-
-
-class _WrongUse(Exception):
-    """Ends the command with status 2."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,12 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sqlite:///FILE (sqlite:////FILE from the root) or postgresql://...; in memory if not given",
     )
     for option, kind, metavar, default, what in (
-        ("--concurrency", _at_least_one, "N", 256, "most messages in flight at a time (default: %(default)s)"),
-        ("--rate", _above_zero, "N", None, "most requests started per second (default: no limit)"),
-        ("--drain", _zero_or_more, "SECONDS", 30.0, "how long a stop waits for what is in flight (default: 30)"),
+        ("--concurrency", whole(1), "N", 256, "most messages in flight at a time (default: %(default)s)"),
+        ("--rate", number(0.001, 1_000_000), "N", None, "most requests started per second (default: no limit)"),
+        ("--drain", number(0, _DAY), "SECONDS", 30.0, "how long a stop waits for what is in flight (default: 30)"),
         (
             "--lease",
-            _above_zero,
+            number(1, _DAY),
             "SECONDS",
             30.0,
             "after so long others go on where this was killed, with sqlite at once (default: 30)",
@@ -90,38 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
 
-def _number(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
-
-
-def _above_zero(text: str) -> float:
-    number = _number(text)
-    if number <= 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-    return number
-
-
-def _zero_or_more(text: str) -> float:
-    number = _number(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must not be below 0, not {text}")
-    return number
-
-
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
-
-
-for _reader in (_above_zero, _zero_or_more, _at_least_one):
-    _reader.__name__ = "number"  # argparse says "invalid number value"
-
-
 def _outbox(text: str) -> str:
     if text.startswith(_POSTGRES) or (text.startswith(_SQLITE) and len(text) > len(_SQLITE)):
         return text
@@ -132,26 +98,23 @@ def run(arguments: argparse.Namespace) -> int:
     """Pump until the input is at its end and the outbox empty, or until a signal says to stop.
 
     Returns:
-        0 only if every message was accepted; 1 if not; 2 for wrong use, such as an outbox that holds messages of an
-        earlier run, without `--resume`.
+        0 only if every message was accepted; 1 if not.
 
     Raises:
+        WrongUse: A file cannot be what it is meant to be; the outbox holds messages of an earlier run, and `--resume`
+            is missing.
         ConfigurationError: An extra is not installed; a variable is missing.
         CommandFailed: The sandbox did not start; a file cannot be read or written.
         StoreUnavailable: The outbox cannot be used.
     """
-    try:
-        return _run(arguments)
-    except _WrongUse as error:
-        tell(f"connector-async pump: {error}")
-        if arguments.json:
-            emit({"error": str(error)})
-        return 2
-
-
-def _run(arguments: argparse.Namespace) -> int:
     is_sandbox = _is_sandbox(arguments)
     with _input(arguments) as descriptor, quiet_log():
+        _check_files(arguments, descriptor)
+        if is_sandbox:
+            require_extra("sandbox", "the sandbox")
+            check_faults(arguments.faults)
+            why = "" if arguments.sandbox else "LP_ACCOUNT_ID is not set: "
+            tell(f"{why}sending to a sandbox in a process of its own, nothing goes to the real cloud")
         if arguments.outbox is None:
             tell("the outbox is in memory: a crash would lose what was not sent (--outbox sqlite:///FILE keeps it)")
         if not is_sandbox:
@@ -166,18 +129,23 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if summary.is_success else 1
 
 
+def _check_files(arguments: argparse.Namespace, descriptor: int | None) -> None:
+    outbox = arguments.outbox or ""
+    written = {
+        "--outbox": outbox.removeprefix(_SQLITE) if outbox.startswith(_SQLITE) else None,
+        "--results": arguments.results,
+        "--dead-letters": arguments.dead_letters,
+    }
+    check_files(descriptor, written)
+
+
 def _is_sandbox(arguments: argparse.Namespace) -> bool:
     is_configured = bool(os.environ.get("LP_ACCOUNT_ID", "").strip())
     if arguments.faults is not None and is_configured and not arguments.sandbox:
-        raise _WrongUse("--faults is for the sandbox, and LP_ACCOUNT_ID names an account: add --sandbox")
+        raise WrongUse("--faults is for the sandbox, and LP_ACCOUNT_ID names an account: add --sandbox")
     if arguments.input is None and not arguments.resume:
-        raise _WrongUse("INPUT is missing: a file, or - for standard input")
-    if is_configured and not arguments.sandbox:
-        return False
-    require_extra("sandbox", "the sandbox")
-    why = "" if arguments.sandbox else "LP_ACCOUNT_ID is not set: "
-    tell(f"{why}sending to a sandbox in a process of its own, nothing goes to the real cloud")
-    return True
+        raise WrongUse("INPUT is missing: a file, or - for standard input")
+    return arguments.sandbox or not is_configured
 
 
 @contextmanager
@@ -191,8 +159,12 @@ def _input(arguments: argparse.Namespace) -> Generator[int | None]:
         try:
             descriptor = os.open(arguments.input, os.O_RDONLY)
         except OSError as error:
-            raise _WrongUse(f"cannot read {arguments.input}: {error.strerror}") from error
+            raise WrongUse(f"cannot read {arguments.input or 'INPUT'}: {error.strerror}") from error
         try:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise WrongUse(
+                    f"cannot read {arguments.input}: it is a directory; name a file, or - for standard input"
+                )
             yield descriptor
         finally:
             os.close(descriptor)
@@ -237,7 +209,7 @@ async def _work(
     account_id = session.account_id
     before = await store.outbox.counts(account_id)
     if before.unsettled and not arguments.resume:
-        raise _WrongUse(
+        raise WrongUse(
             f"the outbox holds {before.unsettled:,} messages of an earlier run that have no end yet: "
             "add --resume to go on with them, or name another outbox"
         )

@@ -56,6 +56,31 @@ def test_the_table_says_the_same_in_words(capsys: pytest.CaptureFixture[str]) ->
     assert rows.keys() >= {"unknown", "time", "messages per second", "p50", "p99"}
 
 
+@pytest.mark.requirement("cli:exit-codes", "cli:one-sentence")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["--faults", "no-such-file"],
+            "cannot read no-such-file: no such file or directory; give a JSON file or one of",
+        ),
+        (["--faults", "."], "cannot read .: is a directory"),
+        (["--faults", __file__], "is not JSON"),
+        (["--live", "--faults", "storm"], "leave one of them out"),
+        (["--skill-id", "77"], "add --live"),
+    ],
+    ids=lambda value: value[-1].rpartition("/")[2] if isinstance(value, list) else "",
+)
+def test_what_cannot_work_is_wrong_use_and_starts_no_sandbox(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert sentence in err
+
+
 def _children(pid: int) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):

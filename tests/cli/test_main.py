@@ -15,7 +15,7 @@ import pytest
 
 from connector_async import __version__
 from connector_async.cli import main
-from connector_async.cli._console import CommandFailed, on_terminal
+from connector_async.cli._console import CommandFailed, WrongUse, on_terminal
 from connector_async.errors import ConfigurationError
 
 
@@ -25,12 +25,14 @@ def _usage_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert ended.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
+    assert err.count("\n") == 2
     return err.splitlines()[-1]
 
 
 @pytest.mark.requirement("cli:exit-codes")
 def test_without_a_command_the_use_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "COMMAND" in _usage_error([], capsys)
+    assert _usage_error([], capsys) == "connector-async: COMMAND is missing; there is demo, manifest, pump, sandbox"
+    assert "COMMAND is missing" in _usage_error(["--json"], capsys)
 
 
 @pytest.mark.requirement("cli:exit-codes")
@@ -43,8 +45,9 @@ def test_without_a_command_the_use_is_wrong(capsys: pytest.CaptureFixture[str]) 
         (["demo", "--cnsumers=5"], "did you mean --consumers?"),
         (["demo", "--xyzzy"], "unknown option --xyzzy; there is -h, --help, --consumers"),
         (["demo", "more"], "unrecognized arguments: more"),
-        (["demo", "--consumers", "0"], "argument --consumers: must be at least 1, not 0"),
-        (["demo", "--messages", "many"], "argument --messages: invalid number value: 'many'"),
+        (["demo", "--consumers", "0"], "argument --consumers: must be a whole number of at least 1, not '0'"),
+        (["demo", "--messages", "many"], "argument --messages: must be a whole number of at least 1, not 'many'"),
+        (["--json", "demo"], "--json stands before the command; write connector-async demo --json"),
         (["sandbox", "--prot", "80"], "unknown option --prot; did you mean --port?"),
     ],
 )
@@ -54,7 +57,7 @@ def test_wrong_use_is_told_with_what_was_meant(
     assert told in _usage_error(words, capsys)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["demo", "--help"], ["sandbox", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["-h", "demo"], ["demo", "--help"], ["sandbox", "--help"]])
 def test_help_is_no_failure(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words)
@@ -93,6 +96,15 @@ def test_an_expected_failure_is_one_sentence_on_stderr(
     _let_demo_end_with(error, monkeypatch)
     assert main(["demo"]) == 1
     assert capsys.readouterr() == ("", "connector-async: port 80 is in use\n")
+
+
+@pytest.mark.requirement("cli:one-sentence", "cli:exit-codes")
+def test_wrong_use_that_only_the_command_can_see_is_one_sentence_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _let_demo_end_with(WrongUse("x is a directory"), monkeypatch)
+    assert main(["demo", "--json"]) == 2
+    assert capsys.readouterr() == ('{"error": "x is a directory"}\n', "connector-async: x is a directory\n")
 
 
 @pytest.mark.requirement("cli:json")
@@ -147,7 +159,7 @@ def test_streams_that_are_closed_are_written_to_by_nobody(
     assert main(["manifest"]) == 0
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["manifest"]) == 0
-    assert main(["manifest", "--check", "/nowhere"]) == 1
+    assert main(["manifest", "--check", "/nowhere"]) == 2
     assert not on_terminal()
 
 

@@ -44,7 +44,6 @@ def test_an_app_without_webhooks_is_warned(capsys: pytest.CaptureFixture[str]) -
     ("words", "told"),
     [
         (["--webhook-url", "http://connector.example.com/"], "must be an https URL"),
-        (["--webhook-url", _URL, "--retention", "1"], "at least 2"),
         (["--name", "x" * 129], "client_name"),
     ],
 )
@@ -55,6 +54,17 @@ def test_what_the_api_would_refuse_is_wrong_use(
     out, err = capsys.readouterr()
     assert out == ""
     assert told in err
+
+
+@pytest.mark.requirement("cli:exit-codes")
+@pytest.mark.parametrize("retention", ["1", "259201", "nan", "2.5", "-5"])
+def test_a_retention_that_the_api_would_refuse_is_wrong_use_without_webhooks_too(
+    retention: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["manifest", "--retention", retention])
+    assert ended.value.code == 2
+    assert f"must be a whole number from 2 to 259,200, not '{retention}'" in capsys.readouterr().err
 
 
 def test_a_good_manifest_has_no_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,10 +85,12 @@ def test_the_problems_of_a_manifest_are_listed(tmp_path: Path, capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out) == {"problems": told.splitlines()}
 
 
-@pytest.mark.requirement("cli:one-sentence")
+@pytest.mark.requirement("cli:one-sentence", "cli:exit-codes")
 def test_a_file_that_cannot_be_checked_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["manifest", "--check", str(tmp_path / "none.json")]) == 1
-    assert "none.json cannot be read" in capsys.readouterr().err
+    assert main(["manifest", "--check", str(tmp_path / "none.json")]) == 2
+    assert "none.json cannot be read: No such file" in capsys.readouterr().err
+    assert main(["manifest", "--check", str(tmp_path)]) == 2
+    assert "cannot be read: Is a directory" in capsys.readouterr().err
     (tmp_path / "text").write_text("hello")
     assert main(["manifest", "--check", str(tmp_path / "text")]) == 1
     assert "no JSON" in capsys.readouterr().err

@@ -252,10 +252,18 @@ def test_standard_input_is_a_source(tmp_path: Path) -> None:
         (["pump", "no-such-file"], "cannot read no-such-file: No such file"),
         (["pump", "x", "--outbox", "mysql://x"], "must be sqlite:///FILE or postgresql://"),
         (["pump", "x", "--outbox", "sqlite:///"], "must be sqlite:///FILE"),
-        (["pump", "x", "--concurrency", "0"], "must be at least 1"),
-        (["pump", "x", "--rate", "0"], "must be above 0"),
-        (["pump", "x", "--rate", "inf"], "invalid number value"),
-        (["pump", "x", "--drain", "-1"], "must not be below 0"),
+        (["pump", "."], "cannot read .: it is a directory"),
+        (["pump", ""], "cannot read INPUT"),
+        (["pump", os.devnull, "--sandbox", "--faults", "no-such-file"], "give a JSON file or one of storm"),
+        (["pump", os.devnull, "--outbox", "sqlite:///."], "--outbox names ., which is a directory"),
+        (["pump", os.devnull, "--results", "."], "--results names ., which is a directory"),
+        (["pump", os.devnull, "--dead-letters", "nowhere/x"], "there is no directory nowhere"),
+        (["pump", "x", "--concurrency", "0"], "must be a whole number of at least 1, not '0'"),
+        (["pump", "x", "--rate", "0"], "must be a number from 0.001 to 1,000,000, not '0'"),
+        (["pump", "x", "--rate", "inf"], "not 'inf'"),
+        (["pump", "x", "--rate", "1e-300"], "must be a number from 0.001"),
+        (["pump", "x", "--drain", "-1"], "must be a number from 0 to 86,400, not '-1'"),
+        (["pump", "x", "--lease", "nan"], "must be a number from 1 to 86,400, not 'nan'"),
         (["pump", "x", "--unknown", "guess"], "invalid choice"),
     ],
     ids=lambda value: " ".join(value[1:]) if isinstance(value, list) else "",
@@ -266,7 +274,41 @@ def test_wrong_use_ends_with_2(words: list[str], sentence: str, capsys: pytest.C
     except SystemExit as end:
         status = end.code
     assert status == 2
-    assert sentence in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err
+    assert err.count("\n") <= 2
+
+
+@pytest.mark.parametrize("option", ["--results", "--dead-letters", "--outbox"])
+@pytest.mark.parametrize("through", ["its name", "another name", "standard input"])
+def test_a_file_that_is_being_read_is_not_written_over(
+    option: str, through: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Found in a shell: `pump in.jsonl --results in.jsonl` emptied its input and said that all went well."""
+    source = _write(tmp_path / "in", {"consumer": "c", "text": "x"})
+    before = Path(source).read_text()
+    (tmp_path / "link").hardlink_to(source)
+    written = str(tmp_path / "link") if through == "another name" else source
+    with Path(source).open() as opened:
+        monkeypatch.setattr(sys, "stdin", opened)
+        read = "-" if through == "standard input" else source
+        assert main(["pump", read, option, f"sqlite:///{written}" if option == "--outbox" else written]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"{option} names {written}, which is the input already: name another file" in err
+    assert Path(source).read_text() == before
+
+
+def test_one_file_cannot_hold_two_things_but_a_device_takes_any_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, file = _write(tmp_path / "in"), str(tmp_path / "x")
+    assert main(["pump", source, "--results", file, "--dead-letters", file]) == 2
+    assert "--dead-letters names" in capsys.readouterr().err
+    assert main(["pump", source, "--results", file, "--outbox", f"sqlite:///{file}"]) == 2
+    assert "which is the file of --outbox already" in capsys.readouterr().err
+    assert main(["pump", source, "--results", os.devnull, "--dead-letters", os.devnull]) == 0
 
 
 def test_faults_are_not_for_a_real_account(

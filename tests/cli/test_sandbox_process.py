@@ -40,6 +40,21 @@ def test_a_port_in_use_is_told_in_one_sentence(capsys: pytest.CaptureFixture[str
     assert "in use" in err
 
 
+@pytest.mark.requirement("cli:one-sentence", "cli:exit-codes")
+@pytest.mark.parametrize(
+    "words",
+    [["--faults", "no-such-file"], ["--webhook-url", "nonsense"], ["--token-lifetime", "nan"], ["--port", "-1"]],
+)
+def test_a_sandbox_that_cannot_work_is_wrong_use(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["sandbox", *words])
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 2
+    assert err.splitlines()[-1].startswith(f"connector-async sandbox: argument {words[0]}: ")
+
+
 @pytest.mark.requirement("cli:one-sentence")
 def test_why_the_sandbox_did_not_start_is_passed_on() -> None:
     told = pytest.raises(CommandFailed, match=r"the sandbox did not start: .*invalid choice: 'sideways'")
