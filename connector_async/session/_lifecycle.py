@@ -98,7 +98,7 @@ class Lifecycle:
         )
         if transport is not None and (proxy is not None or ssl_context is not None):
             raise ConfigurationError("a transport that you pass has its own proxy and TLS: give them to that one")
-        check_transport(transport)
+        check_transport(transport, proxy=proxy, ssl_context=ssl_context)
         self._make_transport = partial(
             as_transport,
             transport,
@@ -236,10 +236,13 @@ class Lifecycle:
         return self._report
 
     async def _shut(self, drain: float, *, by_error: bool = False) -> None:
+        parts = self._entered()
+        if self._state == "closing" and not by_error:
+            # Another task is at it; the tasks that it waits for must not be cancelled under it.
+            await parts.closed.wait()
         if self._state != "open":
             return
         self._state = "closing"
-        parts = self._entered()
         started = parts.clock.time()
         before = len(parts.engine) + len(parts.outbound)
         unhandled = 0
@@ -258,6 +261,7 @@ class Lifecycle:
             # Every wait has been ended; the messages under way only have to be told so.
             with anyio.move_on_after(1.0, shield=True):
                 await parts.outbound.wait_idle()
+            parts.closed.set()
 
     def _end(self, parts: Parts, started: float, before: int, unhandled: int) -> None:
         """End what is left; without a single await, so that nothing can come between."""

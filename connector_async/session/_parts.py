@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import anyio
 import attrs
 from anyio.abc import TaskGroup
 
@@ -120,6 +121,8 @@ class Parts:
     engine: Engine
     desk: Desk
     outbound: Outbound
+    closed: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    """Set when nothing is under way any more."""
 
 
 def assemble(

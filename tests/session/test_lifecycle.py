@@ -17,6 +17,8 @@ from connector_async import (
     ConnectorSession,
     ContentEvent,
     Landed,
+    OutcomeStatus,
+    Outgoing,
     RequestError,
     SessionClosed,
     SessionLimits,
@@ -435,3 +437,46 @@ async def test_who_waits_for_webhooks_hears_that_the_session_has_closed(by_error
         await waits("later", conversation.until_closed(timeout=5))
     conversation.mark_closed()
     await conversation.until_closed()
+
+
+async def test_leaving_while_another_task_closes_waits_for_that_close() -> None:
+    """A signal handler closes, and the block ends by itself: found by reading, the drain was cut off."""
+    reports: list[object] = []
+    cloud = FakeCloud(latency=3.0)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+
+            async def close(session: ConnectorSession) -> None:
+                reports.append(await session.aclose())
+
+            async with session_over(cloud, drain=60.0) as session:
+                submission = await session.submit(Outgoing("customer", "hello"))
+                await anyio.sleep(1)
+                tasks.start_soon(close, session)
+                await anyio.sleep(0.1)
+            reports.append(await session.aclose())
+            outcome = await submission.outcome()
+    assert outcome.status is OutcomeStatus.ACCEPTED
+    assert reports[0] is reports[1]
+
+
+async def test_an_error_in_the_block_does_not_wait_for_a_close_by_another_task() -> None:
+    """Leaving with an error ends what is under way at once."""
+    cloud = FakeCloud(latency=1000.0)
+    reports: list[object] = []
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+
+            async def close(session: ConnectorSession) -> None:
+                reports.append(await session.aclose())
+
+            with pytest.raises(LookupError):
+                async with session_over(cloud, drain=100.0) as session:
+                    submission = await session.submit(Outgoing("customer", "hello"))
+                    await anyio.sleep(1)
+                    tasks.start_soon(close, session)
+                    await anyio.sleep(0.1)
+                    raise LookupError
+            assert (await submission.outcome()).status in {OutcomeStatus.UNKNOWN, OutcomeStatus.NOT_SENT}
+            assert session.stats() is not None
+    assert len(reports) == 1
