@@ -196,7 +196,14 @@ async def test_a_cancelled_exchange_does_not_meet_the_next_one(kind: Kind) -> No
 @pytest.mark.parametrize("kind", EVERY_KIND)
 async def test_abort_and_close_end_what_is_under_way(kind: Kind) -> None:
     """At once, as an error of ours."""
-    async with FaultServer(BEHAVIOURS["no response"]) as server, kind() as transport:
+
+    async def hang(peer: Peer) -> None:
+        await peer.request()
+        arrived.release()
+        await asyncio.sleep(60)
+
+    arrived = asyncio.Semaphore(0)
+    async with FaultServer(hang) as server, kind() as transport:
         target, errors = Target(server.base, "/"), []
 
         async def one() -> None:
@@ -206,11 +213,10 @@ async def test_abort_and_close_end_what_is_under_way(kind: Kind) -> None:
                 errors.append(outcome_of(error))
 
         with anyio.fail_after(3):
-            for number, end in enumerate(("abort", "aclose"), 1):
+            for end in ("abort", "aclose"):
                 async with anyio.create_task_group() as group:
                     group.start_soon(one)
-                    while len(server.requests) < number:
-                        await anyio.sleep(0.001)
+                    await arrived.acquire()
                     if end == "abort":
                         transport.abort(target)
                     else:
