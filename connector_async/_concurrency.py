@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Hashable
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -56,6 +57,10 @@ class Clock(Protocol):
 
     def slot(self) -> Slot:
         """A fresh slot."""
+        ...
+
+    def is_here(self) -> bool:
+        """Whether the caller runs in this loop. From another one, or its thread, nothing here is to be touched."""
         ...
 
 
@@ -107,6 +112,12 @@ class _AsyncioClock:
     def slot(self) -> Slot:
         return _AsyncioSlot(self._loop.create_future())
 
+    def is_here(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
 
 class _PortableSlot:
     __slots__ = ("_error", "_event")
@@ -130,10 +141,11 @@ class _PortableSlot:
 
 
 class _PortableClock:
-    __slots__ = ("_task_group",)
+    __slots__ = ("_task_group", "_thread")
 
     def __init__(self, task_group: TaskGroup) -> None:
         self._task_group = task_group
+        self._thread = threading.get_ident()
 
     def time(self) -> float:
         return anyio.current_time()
@@ -150,6 +162,9 @@ class _PortableClock:
 
     def slot(self) -> Slot:
         return _PortableSlot()
+
+    def is_here(self) -> bool:
+        return threading.get_ident() == self._thread
 
 
 class _Flight(Generic[T]):

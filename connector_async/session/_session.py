@@ -23,6 +23,7 @@ from connector_async.webhooks import Ack
 from connector_async.wire import ClientProperties, RequestBody
 
 if TYPE_CHECKING:
+    from connector_async.session._parts import Parts
     from connector_async.webhooks import Dispatched, WebhookApp
     from connector_async.wire import Notification
 
@@ -138,7 +139,7 @@ class ConnectorSession(Lifecycle):
 
         Source: Connector API, "Send".
         """
-        return await self._entered().desk.request(
+        return await self._here().desk.request(
             body,
             consumer_id=_id_of(consumer),
             properties=self._properties(client_properties),
@@ -192,7 +193,7 @@ class ConnectorSession(Lifecycle):
 
         Source: Connector API, "Create conversation" (array of requests).
         """
-        results = await self._entered().desk.batch(
+        results = await self._here().desk.batch(
             bodies,
             consumer_id=_id_of(consumer),
             properties=self._properties(client_properties),
@@ -212,7 +213,7 @@ class ConnectorSession(Lifecycle):
 
     async def submit(self, message: Outgoing[K]) -> Submission[K]:
         """Hand a message to the session and return as soon as it is admitted; errors as `send`."""
-        return self._entered().outbound.submit(message)
+        return self._here().outbound.submit(message)
 
     def send_many(
         self,
@@ -241,7 +242,7 @@ class ConnectorSession(Lifecycle):
             ValueError: A number is below 1, or no number.
             SessionClosed: The session is closed (when the stream is entered).
         """
-        parts = self._entered()
+        parts = self._here()
         if concurrency is None:
             concurrency = 4 * self._settings.limits.max_in_flight
         _check_at_least_one("concurrency", concurrency)
@@ -256,6 +257,16 @@ class ConnectorSession(Lifecycle):
             ordered=ordered,
             lane_timeout=None if lane_timeout is None else timeout_of(lane_timeout),
         )
+
+    def _here(self) -> Parts:
+        parts = self._entered()
+        if not parts.clock.is_here():
+            # What is put into a queue from elsewhere may lie there for ever: nothing wakes the loop that reads it.
+            raise RuntimeError(
+                "this session lives in another event loop; from a thread use "
+                "`asyncio.run_coroutine_threadsafe(session.send(...), loop).result()`"
+            )
+        return parts
 
     def _properties(self, given: ClientProperties | str | None) -> ClientPropertiesHeader | None:
         return ClientPropertiesHeader.of(given) or self._settings.client_properties
@@ -286,7 +297,7 @@ class ConnectorSession(Lifecycle):
         """
         from connector_async.wire import Notification
 
-        self._entered()
+        self._here()
         check_kind("notification", notification, Notification, "what `wire.parse_notification(...)` returns")
         if not self._hears:
             self._hears = True

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import anyio
 import pytest
 
-from connector_async import ConnectorSession, ContentEvent, OutcomeStatus, Outgoing
+from connector_async import ConnectorSession, ContentEvent, OutcomeStatus, Outgoing, SetUserProfile
 from connector_async.sandbox import Sandbox
 from connector_async.transport import PooledTransport
-from tests.backends import ASYNCIO, EVERY_LOOP, UVLOOP
+from tests.backends import ASYNCIO, EVERY_LOOP, TRIO, UVLOOP
 
 pytestmark = pytest.mark.anyio
 
@@ -94,3 +97,54 @@ async def test_a_transport_of_ones_own_stays_open_and_serves_two_sessions() -> N
                     conversation = await session.consumer(name).open_conversation()
                     await conversation.send_text("hello")
                     await conversation.close()
+
+
+_MESSAGE: Any = Outgoing("customer", "hello")
+_CALLS: dict[str, Callable[[ConnectorSession], Any]] = {
+    "submit": lambda session: session.submit(_MESSAGE),
+    "send": lambda session: session.send(_MESSAGE),
+    "request": lambda session: session.request(SetUserProfile(), consumer="customer"),
+    "batch": lambda session: session.batch([SetUserProfile()], consumer="customer"),
+    "send_many": lambda session: session.send_many([_MESSAGE]).__aenter__(),
+    "dispatch": lambda session: session.dispatch(_MESSAGE),
+}
+
+
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, TRIO])
+@pytest.mark.parametrize("call", _CALLS.values(), ids=_CALLS)
+async def test_another_threads_loop_is_sent_away_with_what_to_do_instead(
+    call: Callable[[ConnectorSession], Any],
+) -> None:
+    """A web framework's `def` endpoint with `asyncio.run` inside: what it put into the queue lay there for ever."""
+    said: list[str] = []
+
+    async def from_elsewhere() -> None:
+        with pytest.raises(RuntimeError) as caught:
+            await call(session)
+        said.append(str(caught.value))
+
+    async with Sandbox(in_process=True) as cloud, cloud.session() as session:
+        thread = threading.Thread(target=lambda: asyncio.run(from_elsewhere()))
+        thread.start()
+        thread.join(5)
+        assert len(said) == 1
+        assert "another event loop; from a thread use `asyncio.run_coroutine_threadsafe(session.send(" in said[0]
+        assert (await session.send(_MESSAGE)).status is OutcomeStatus.ACCEPTED
+        assert cloud.ledger.applied_counts("ms.PublishEvent").total() == 1
+
+
+async def test_a_submission_from_no_loop_at_all_is_sent_away_too() -> None:
+    """Somebody steps a coroutine by hand in a thread."""
+    async with Sandbox(in_process=True) as cloud, cloud.session() as session:
+        caught: list[BaseException] = []
+
+        def step() -> None:
+            try:
+                session.submit(_MESSAGE).send(None)
+            except RuntimeError as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=step)
+        thread.start()
+        thread.join(5)
+        assert "another event loop" in str(caught[0])
