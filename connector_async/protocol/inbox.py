@@ -81,9 +81,8 @@ class _Stream(Generic[Item]):
         at = bisect_right(self.seen, (sequence, _INFINITE)) - 1
         return at >= 0 and self.seen[at][1] >= sequence
 
-    def see_next(self) -> None:
+    def see_next(self, sequence: int) -> None:
         """Remember the next number, which nearly always continues the last range."""
-        sequence = self.next or 0
         if self.seen and self.seen[-1][1] == sequence - 1:
             self.seen[-1] = (self.seen[-1][0], sequence)
         else:
@@ -170,7 +169,7 @@ class Inbox(Generic[Item]):
         if stream is None or sequence != stream.next or stream.held:
             return False
         self._streams.move_to_end(key)
-        stream.see_next()
+        stream.see_next(sequence)
         return True
 
     def offer(

@@ -45,6 +45,21 @@ def test_what_comes_in_its_turn_can_be_taken_without_an_offer() -> None:
     assert items(offer(inbox, 4).released) == [4, 5]
 
 
+@pytest.mark.parametrize("taken_before", [1, 3])
+def test_what_was_retracted_is_not_seen_again_by_what_is_taken_next(taken_before: int) -> None:
+    """A handler failed with the newest event, the next one comes in its turn, and then the vendor brings the first."""
+    inbox = Inbox[int]()
+    for number in range(taken_before):
+        offer(inbox, number)
+    inbox.retract(conversation_id="c", dialog_id="d", sequence=taken_before - 1)
+    assert inbox.take_next("c", "d", taken_before)
+    assert inbox.take_next("c", "d", taken_before + 1)
+    assert offer(inbox, taken_before - 1) == Offer(Verdict.RELEASED, (Release(taken_before - 1, is_late=True),))
+    assert [offer(inbox, number).verdict for number in range(taken_before + 2)] == (
+        [Verdict.DUPLICATE] * (taken_before + 2)
+    )
+
+
 def test_a_dialog_whose_events_are_taken_is_not_the_least_recently_used() -> None:
     """It would be the first to be forgotten."""
     inbox = Inbox[int](max_streams=2)
