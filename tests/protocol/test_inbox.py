@@ -47,7 +47,7 @@ def test_what_comes_in_its_turn_can_be_taken_without_an_offer() -> None:
 
 @pytest.mark.parametrize("taken_before", [1, 3])
 def test_what_was_retracted_is_not_seen_again_by_what_is_taken_next(taken_before: int) -> None:
-    """A handler failed with the newest event, the next one comes in its turn, and then the vendor brings the first."""
+    """A handler failed with the newest event; the next comes in its turn, then the vendor brings that one again."""
     inbox = Inbox[int]()
     for number in range(taken_before):
         offer(inbox, number)
