@@ -20,7 +20,8 @@ import orjson
 
 from connector_async._arguments import kind_of
 from connector_async._concurrency import Clock, SingleFlight
-from connector_async.errors import ConfigurationError, NotSent, RequestError
+from connector_async.errors import ConfigurationError, NotSent, RequestError, TransportError
+from connector_async.transport._foreign import tls_reason
 from connector_async.wire._reading import is_array, is_object
 
 __all__ = ["DOMAIN_API", "DomainSettings", "Domains", "check_account_id", "check_base_url"]
@@ -185,16 +186,24 @@ class Domains:
                 status, content = await self._get(url)
         except Exception as error:
             # Of httpx, or of whatever transport of the user's stands beneath it.
-            raise NotSent(
-                f"the Domain API at {self._api} cannot be reached ({type(error).__name__})",
-                hint="check the network, or pass `domains={...}`",
-            ) from error
+            raise self._unreachable(service, error) from error
         if status != 200:
             raise _refused(self._account_id, service, status)
         answer = _base_uri(content, service)
         if answer is None:
             raise NotSent(f"the Domain API's answer names no place for {service!r}", status=status)
         return self._accept(service, answer)
+
+    def _unreachable(self, service: str, error: Exception) -> NotSent:
+        why, hint = type(error).__name__, f"check the network, or pass `domains={{{service!r}: ...}}`"
+        tls = tls_reason(error)
+        if tls is not None:
+            why, hint = f"TLS failed: {tls}", "check the certificate; `ssl_context=` is for a CA of your own"
+        elif isinstance(error.__cause__, TransportError):
+            why = str(error.__cause__)
+        elif not isinstance(error, (httpx.HTTPError, OSError)):
+            hint = "look at what the transport that you passed does, and whether it is open"
+        return NotSent(f"the Domain API at {self._api} cannot be reached ({why})", hint=hint)
 
     async def _get(self, url: str) -> tuple[int, bytes]:
         content = bytearray()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from connector_async._concurrency import SingleFlight, current_clock
 from connector_async.domains import DOMAIN_API, Domains, DomainSettings, check_account_id, check_base_url
-from connector_async.errors import ConfigurationError, NotSent, SessionClosed
+from connector_async.errors import ConfigurationError, NotSent, SessionClosed, TLSError, TransportError
 from connector_async.sandbox import Sandbox
 from connector_async.transport import as_transport
 from tests.virtual_clock import VirtualClockLoop
@@ -258,6 +259,37 @@ async def test_whatever_the_transport_raises_becomes_not_sent(cause: Exception) 
     assert error.retryable
     assert error.__cause__ is cause
     assert type(cause).__name__ in str(error)
+
+
+def _from(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+_UNTRUSTED = ssl.SSLCertVerificationError(1, "certificate verify failed")
+_UNTRUSTED.verify_message = "unable to get local issuer certificate"
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "hint"),
+    [
+        (
+            httpx.ConnectError("no"),
+            "reached (ConnectError)",
+            "check the network, or pass `domains={'sentinel': ...}`",
+        ),
+        (_from(httpx.ConnectError("no"), _UNTRUSTED), "(TLS failed: unable to get local issuer", "`ssl_context=`"),
+        (_from(httpx.ConnectError("no"), TLSError("TLS failed: expired")), "(TLS failed: expired)", "`ssl_context=`"),
+        (_from(httpx.ConnectError("no"), TransportError("cannot connect: no such name")), "no such name)", "network"),
+        (ZeroDivisionError(), "reached (ZeroDivisionError)", "the transport that you passed"),
+        (RuntimeError("the client has been closed"), "reached (RuntimeError)", "whether it is open"),
+    ],
+)
+async def test_a_look_up_that_fails_says_what_to_look_at(error: Exception, words: str, hint: str) -> None:
+    """The network is seldom to blame where a certificate is not trusted, or a hook of the user's client has a bug."""
+    caught = await refused(Api(fails(error)))
+    assert words in str(caught)
+    assert hint in caught.hint
 
 
 async def test_a_look_up_has_an_end_however_slowly_it_drips() -> None:

@@ -12,7 +12,9 @@ import httpx
 from connector_async.errors import ConnectorError, Phase, RemoteProtocolError, TLSError, TransportError
 from connector_async.transport.base import Answer, Target
 
-__all__ = ["Exchange", "translated"]
+__all__ = ["Exchange", "tls_reason", "translated"]
+
+_TLS_FAILED = "TLS failed: "
 
 _PHASES: tuple[tuple[type[Exception], Phase], ...] = (
     (httpx.PoolTimeout, Phase.POOL),
@@ -82,10 +84,10 @@ def _as_ours(error: Exception, exchange: Exchange) -> ConnectorError:
         exchange.trusted = True
         exchange.wrote = exchange.wrote or bool(getattr(error, "sent", True))
         exchange.answered = exchange.answered or bool(getattr(error, "answered", False))
-    tls = _tls_reason(error)
+    tls = tls_reason(error)
     if tls is not None and not exchange.answered:
         sent = exchange.wrote or not (exchange.trusted or isinstance(error, httpx.ConnectError))
-        return TLSError(f"TLS failed: {tls}", phase=Phase.TLS, sent=sent, retryable=False)
+        return TLSError(f"{_TLS_FAILED}{tls}", phase=Phase.TLS, sent=sent, retryable=False)
     refused = next((cause for cause in _causes(error) if isinstance(cause, RemoteProtocolError)), None)
     if refused is not None:
         return type(refused)(str(refused))
@@ -106,10 +108,11 @@ def _is_early_end(error: Exception) -> bool:
     return "disconnected" in text or "without sending complete message body" in text or "peer closed" in text
 
 
-def _tls_reason(error: BaseException) -> str | None:
+def tls_reason(error: BaseException) -> str | None:
+    """Why a TLS handshake failed, if that is what lies beneath an error."""
     for cause in _causes(error):
         if isinstance(cause, TLSError):
-            return str(cause)
+            return str(cause).removeprefix(_TLS_FAILED)
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or "handshake failed"
         # What is not built on OpenSSL has only words for it.

@@ -44,7 +44,8 @@ class HttpxTransport:
 
     Args:
         inner: The transport or client; a client keeps its proxies, hooks, default headers (but `Authorization`) and
-            so on, but redirects are not followed and its timeouts are replaced by the deadline of each exchange.
+            so on, but its `auth` is not used, redirects are not followed, and its timeouts are replaced by the
+            deadline of each exchange.
         max_body_bytes: Largest body of an answer.
         max_exchanges: How many run at once; the others wait in turn. By default as many as `inner` has connections.
         close_inner: Close `inner` together with this transport.
@@ -158,7 +159,7 @@ class HttpxTransport:
             # httpx adds them to requests that the client itself builds. Of who we are the request alone speaks.
             if name not in request.headers and name != "authorization":
                 request.headers[name] = value
-        return await self._inner.send(request, stream=True, follow_redirects=False)
+        return await self._inner.send(request, auth=None, stream=True, follow_redirects=False)
 
     def discard(self, answer: Answer) -> None:
         """Close the connection of this answer, where the transport beneath lets us reach it."""

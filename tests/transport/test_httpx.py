@@ -217,7 +217,11 @@ async def test_a_client_adds_its_default_headers_and_never_says_who_we_are(anyio
     """A company's client carries what its gateways ask for."""
     scripted = _answers(lambda: httpx.Response(200, content=b"{}"))
     headers = {"X-Corp": "1", "Content-Type": "text/plain", "Authorization": "Bearer of-the-company"}
-    async with httpx.AsyncClient(transport=scripted, headers=headers) as client, HttpxTransport(client) as transport:
+    auth = httpx.BasicAuth("the", "company")
+    async with (
+        httpx.AsyncClient(transport=scripted, headers=headers, auth=auth) as client,
+        HttpxTransport(client) as transport,
+    ):
         await _post(transport)
         await transport.client.get("http://127.0.0.1:1/look-up")
     sent, looked_up = scripted.requests
