@@ -32,10 +32,18 @@ class _Pace:
     __slots__ = ("last", "seen")
 
     def __init__(self) -> None:
-        self.last: tuple[int | None, int | None] | None = None
-        """Number and time of the last one. Not the message: thousands would stay in memory."""
+        self.last: object = None
+        """Number and time of the last one. Not the message, unless it has neither: thousands would stay in memory."""
         self.seen: deque[tuple[float, int]] = deque(maxlen=_LIMIT)
         """When each was taken by the cloud, and how much we had said by then."""
+
+    def is_last(self, change: wire.MessagingEvent) -> bool:
+        """Whether it is the last one once more; if not, it is now."""
+        last, self.last = self.last, change
+        if change.sequence is None and change.server_timestamp is None:
+            return last is change
+        self.last = (change.sequence, change.server_timestamp)
+        return last == self.last
 
 
 class LoopGuard:
@@ -91,9 +99,8 @@ class LoopGuard:
             self._paces.move_to_end(conversation_id)
         stamp, seen = change.server_timestamp, pace.seen
         # An event passes here once for each handler that wants it, and again when it is tried again.
-        if stamp is not None and pace.last == (change.sequence, stamp):
+        if incoming.attempt > 1 or pace.is_last(change):
             return False
-        pace.last = (change.sequence, stamp)
         # By the cloud's time: what was stored during an outage comes in a burst, but was not written in one.
         when = anyio.current_time() if stamp is None else stamp / 1000
         said = incoming.conversation.published
