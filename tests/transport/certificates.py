@@ -44,6 +44,12 @@ class Authority:
         """The authority's certificate as a file."""
         return self._write("ca.pem", self.pem)
 
+    def server_file(self, name: str) -> Path:
+        """The key and certificate of a server that calls itself so, in one file."""
+        issued = self._ca.issue_cert(name)
+        chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+        return self._write(f"{name}.pem", issued.private_key_pem.bytes() + chain)
+
     def client_files(self) -> tuple[Path, Path, Path]:
         """A client certificate: both in one file, the certificate, its key."""
         issued = self._ca.issue_cert("client.example")
