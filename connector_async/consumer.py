@@ -44,6 +44,11 @@ logger = logging.getLogger("connector_async.consumer")
 RECOVERY_WAIT = 10.0
 """Seconds that messages wait for a webhook to name a conversation whose creation was lost on the way."""
 
+_NOT_KNOWN_HERE = (
+    "another program opened it, or this one before its restart: a durable store keeps conversations "
+    "(`store=SqliteStore(path)`), a connected webhook names it with its next change, and who knows its id takes it "
+    "up with `session.conversation(id, consumer)`"
+)
 _STORE_WITHIN = RECOVERY_WAIT + 5.0  # seconds for what is beside the request: the store, and that wait
 
 
@@ -111,6 +116,7 @@ class Consumer:
         Source: Connector API, "Create conversation" (batch of userprofile.SetUserProfile and
         cm.ConsumerRequestConversation).
         """
+        check_kind("profile", profile, (SetUserProfile, type(None)), "a SetUserProfile")
         given = ClientPropertiesHeader.of(client_properties)
         properties = given or self._desk.client_properties
         self._register.note_opening(self.ext_consumer_id, given)
@@ -224,10 +230,12 @@ class Consumer:
             return known
         try:
             return await self.open_conversation(**attrs.asdict(opening, recurse=False))
-        except ConversationAlreadyOpen:
+        except ConversationAlreadyOpen as error:
             # Our own lost create, or another program's: where webhooks are connected, they name it in a moment.
             found = await self._from_store(opening) or await self._told()
             if found is None:
+                # "Use the open one" is what was just tried.
+                error.hint = _NOT_KNOWN_HERE
                 raise
             return found
 

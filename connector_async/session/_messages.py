@@ -9,6 +9,7 @@ import attrs
 from typing_extensions import TypeVar
 
 from connector_async._concurrency import Clock, Slot
+from connector_async._redact import mask
 from connector_async._send_result import SendResult
 from connector_async.consumer import Consumer, Opening
 from connector_async.conversation import Conversation
@@ -17,6 +18,11 @@ from connector_async.wire import Event
 __all__ = ["Outcome", "OutcomeStatus", "Outgoing", "Submission"]
 
 K = TypeVar("K", default=None)
+
+
+def _masked(to: object) -> str:
+    # As a `Consumer` shows itself: such ids may be telephone numbers.
+    return repr(mask(to) if isinstance(to, str) else to)
 
 
 @attrs.frozen
@@ -33,7 +39,7 @@ class Outgoing(Generic[K]):
         timeout: Seconds from the moment it is its turn; the session's default when None.
     """
 
-    to: str | Consumer | Conversation
+    to: str | Consumer | Conversation = attrs.field(repr=_masked)
     body: str | Event = attrs.field(repr=False)
     key: K | None = attrs.field(default=None, kw_only=True)
     request_id: str | None = attrs.field(default=None, kw_only=True)
@@ -97,6 +103,10 @@ class Submission(Generic[K]):
     def done(self) -> bool:
         """Whether the outcome is known."""
         return self._outcome is not None
+
+    def __repr__(self) -> str:
+        state = "waits or is under way" if self._outcome is None else self._outcome.status.value
+        return f"Submission({self.message!r}, {state})"
 
     async def outcome(self) -> Outcome[K]:
         """Wait for the outcome. Cancelling this does not cancel the message."""

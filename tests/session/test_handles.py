@@ -160,6 +160,9 @@ async def test_a_conversation_that_nobody_here_can_name_is_told_so() -> None:
             with pytest.raises(ConversationAlreadyOpen) as caught:
                 await session.consumer("customer").ensure_conversation()
             assert caught.value.conversation_id is None
+            # What was just tried is no advice.
+            assert "ensure_conversation" not in caught.value.hint
+            assert "a durable store" in caught.value.hint
 
 
 async def test_a_text_to_a_consumer_opens_and_reopens() -> None:

@@ -41,6 +41,8 @@ pytestmark = pytest.mark.anyio
         ({"router": 5}, "router must be a Router"),
         ({"store": "file.db"}, r"store must be a store, such as `SqliteStore\(path\)`, got str"),
         ({"store": MemoryStore}, "got the class MemoryStore"),
+        ({"ssl_context": "/etc/ssl/ca.pem"}, r"ssl_context must be an ssl\.SSLContext"),
+        ({"proxy": "ftp://127.0.0.1"}, "proxy: a proxy is a URL that begins with http://"),
         ({"hooks": print}, r"hooks=\[callable\]"),
         ({"hooks": "print"}, r"hooks=\[callable\]"),
         ({"hooks": [5]}, "callables that take an event, got int"),
@@ -134,6 +136,8 @@ async def test_arguments_of_the_wrong_kind_say_what_is_wanted() -> None:
             await session.batch([raw], consumer="customer")
         with pytest.raises(TypeError, match="opening must be an `Opening"):
             await session.consumer("other").ensure_conversation(raw)
+        with pytest.raises(TypeError, match="profile must be a SetUserProfile, not dict"):
+            await session.consumer("other").open_conversation(profile=raw)
         with pytest.raises(TypeError, match="parse_notification"):
             await session.dispatch(raw)
         with pytest.raises(TypeError, match="client_properties must be"):

@@ -57,6 +57,20 @@ async def test_every_message_has_one_outcome_with_its_key() -> None:
     assert not any(outcome.maybe_duplicate for outcome in outcomes)
 
 
+async def test_messages_and_submissions_show_neither_the_text_nor_the_whole_id() -> None:
+    """Ids of consumers may be telephone numbers; a `Consumer` masks its own, too."""
+    async with session_over(FakeCloud()) as session:
+        submission = await session.submit(Outgoing("customer-491701234567", "a secret", key=7))
+        assert repr(submission).endswith("waits or is under way)")
+        await submission.outcome()
+        assert repr(submission).endswith("accepted)")
+        to_consumer = Outgoing(session.consumer("customer-491701234567"), "a secret")
+    for shown in (repr(submission), repr(to_consumer)):
+        assert "…67" in shown
+        assert "1234" not in shown
+        assert "a secret" not in shown
+
+
 @pytest.mark.requirement("outbound:order")
 async def test_messages_of_a_consumer_arrive_in_order_and_consumers_run_in_parallel() -> None:
     """our design, section 2: FIFO per consumer, parallel across."""
