@@ -106,8 +106,15 @@ class Message:
     def __repr__(self) -> str:
         """Show what is set, without texts, tokens and personal data."""
         shown = [(name, getattr(self, name)) for name in _names(self.__class__).shown]
-        facts = ", ".join([f"{name}={value!r}" for name, value in shown if value is not None and value != ()])
+        facts = ", ".join([f"{name}={_shown(value)}" for name, value in shown if value is not None and value != ()])
         return f"{self.__class__.__name__}({facts})"
+
+
+def _shown(value: object) -> str:
+    """A typed value as itself; an untyped JSON object or array could hold a text, and shows only its kind."""
+    if isinstance(value, Mapping):
+        return "{...}"
+    return "[...]" if isinstance(value, list) else repr(value)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

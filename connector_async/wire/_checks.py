@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sized
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
 __all__ = [
     "Check",
+    "anything",
     "at_most",
+    "each",
     "identifier",
     "instance",
     "integers",
+    "mapping",
     "mappings",
     "maybe",
     "number",
     "request_id",
+    "several_of",
     "text",
     "texts",
     "things",
@@ -128,6 +132,34 @@ def at_most(maximum: int) -> Check:
     return check
 
 
+def each(check: Check, *, maximum: int | None = None) -> Check:
+    """A tuple, or a list, of not more than so many items of which each passes a check."""
+    bounded = None if maximum is None else at_most(maximum)
+
+    def check_all(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, tuple):  # what the converter could take for several
+            msg = f"{_place(owner, attribute)} must be a tuple or list, not {type(value).__name__}"
+            raise TypeError(msg)
+        items = cast("tuple[object, ...]", value)
+        if bounded is not None:
+            bounded(owner, attribute, items)
+        for item in items:
+            check(owner, attribute, item)
+
+    return check_all
+
+
+def anything(_owner: object, _attribute: attrs.Attribute[Any], _value: object) -> None:
+    """Whatever it is."""
+
+
+def mapping(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """An object of names and values."""
+    if not isinstance(value, Mapping):
+        msg = f"{_place(owner, attribute)} must be a mapping, not {type(value).__name__}"
+        raise TypeError(msg)
+
+
 def maybe(check: Check) -> Check:
     """None, or what the check says."""
 
@@ -138,21 +170,39 @@ def maybe(check: Check) -> Check:
     return optional
 
 
+# Converters: what cannot be several stays as it is, for the validator to name its field.
+
+
+def _several(value: Any) -> Any:
+    if isinstance(value, str | bytes | Mapping):
+        return (value,)
+    return tuple(cast("Iterable[object]", value)) if isinstance(value, Iterable) else value
+
+
+def several_of(cls: type, value: Any) -> Any:
+    """One object of a class of ours, or several, as a tuple."""
+    return (value,) if isinstance(value, cls) else _several(value)
+
+
 def integers(value: Iterable[int] | int) -> tuple[int, ...]:
     """One number or several, as a tuple."""
-    return (value,) if isinstance(value, int) else tuple(value)
+    several: tuple[int, ...] = (value,) if isinstance(value, int) else _several(value)
+    return several
 
 
 def texts(value: Iterable[str] | str) -> tuple[str, ...]:
     """One text or several, as a tuple."""
-    return (value,) if isinstance(value, str) else tuple(value)
+    several: tuple[str, ...] = _several(value)
+    return several
 
 
 def things(value: Iterable[object]) -> tuple[object, ...]:
     """Whatever it is, as a tuple."""
-    return tuple(value)
+    several: tuple[object, ...] = _several(value)
+    return several
 
 
 def mappings(value: Iterable[Mapping[str, object]]) -> tuple[Mapping[str, object], ...]:
     """Objects that stay as they are, as a tuple."""
-    return tuple(value)
+    several: tuple[Mapping[str, object], ...] = _several(value)
+    return several

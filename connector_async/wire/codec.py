@@ -17,7 +17,8 @@ from connector_async._arguments import check_kind
 from connector_async.errors import LocalProtocolError, RemoteProtocolError
 from connector_async.wire._base import Message
 from connector_async.wire._converter import makers, read_as, readers, writers
-from connector_async.wire._reading import Malformed, is_array, is_mapping, is_object
+from connector_async.wire._reading import Malformed, is_array, is_object
+from connector_async.wire._writing import dump
 from connector_async.wire.envelope import Request, Response, class_by_shape
 from connector_async.wire.events import ContentEvent, Event
 from connector_async.wire.requests import ConsumerRequestConversation, PublishEvent, RequestBody, SetUserProfile
@@ -169,24 +170,7 @@ def encode(message: Message | Iterable[Message]) -> bytes:
     Raises:
         LocalProtocolError: A value in it has no JSON form.
     """
-    return _dump(to_wire(message))
-
-
-def _dump(value: object) -> bytes:
-    try:
-        return orjson.dumps(value, _as_json)
-    except TypeError as error:  # orjson's own error is one
-        # Its text names the reason only, never a value.
-        raise LocalProtocolError(f"the message cannot be written as JSON: {error}") from None
-
-
-def _as_json(value: object) -> object:
-    if isinstance(value, Message):
-        return writers[value.__class__](value)
-    if is_mapping(value):
-        return dict(value)
-    msg = f"no JSON form for {type(value).__name__}"
-    raise TypeError(msg)
+    return dump(to_wire(message))
 
 
 def encode_request(request: Request[Any] | Sequence[Request[Any]]) -> bytes:
@@ -196,13 +180,16 @@ def encode_request(request: Request[Any] | Sequence[Request[Any]]) -> bytes:
         LocalProtocolError: A value in it has no JSON form; a request with a text is longer than the API takes; the
             requests of a batch share an id, or a profile does not come before the conversation.
     """
-    if isinstance(request, Request):
-        raw = _dump(writers[Request](request))
-        if len(raw) > MAX_REQUEST_CHARACTERS and _is_limited(request):
-            _check_length(raw)
-        return raw
-    _check_batch(request)
-    return _dump([writers[Request](item) for item in request])
+    try:
+        if isinstance(request, Request):
+            raw = dump(writers[Request](request))
+            if len(raw) > MAX_REQUEST_CHARACTERS and _is_limited(request):
+                _check_length(raw)
+            return raw
+        _check_batch(request)
+        return dump([writers[Request](item) for item in request])
+    except RecursionError:
+        raise LocalProtocolError("the message is nested too deeply to be written") from None
 
 
 def _check_batch(batch: Sequence[Request[Any]]) -> None:
@@ -210,6 +197,8 @@ def _check_batch(batch: Sequence[Request[Any]]) -> None:
 
     Source: Connector API, "Create conversation": the profile is mandatory and comes first.
     """
+    for item in batch:
+        check_kind("each item of a batch", item, Request, "a `Request`")
     if len({str(item.id) for item in batch}) != len(batch):
         raise LocalProtocolError("each request of a batch needs an id of its own")
     kinds = [item.type for item in batch]

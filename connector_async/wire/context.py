@@ -6,11 +6,11 @@ import ipaddress
 from typing import Any, Final
 
 import attrs
-import orjson
 
 from connector_async.wire._base import Message
-from connector_async.wire._checks import identifier, maybe, text, texts
+from connector_async.wire._checks import each, identifier, instance, maybe, text, texts
 from connector_async.wire._converter import writers
+from connector_async.wire._writing import dump
 
 __all__ = ["CampaignInfo", "ClientProperties", "ConversationContext"]
 
@@ -36,11 +36,6 @@ def _check_address(owner: object, attribute: attrs.Attribute[Any], value: str | 
             raise ValueError(msg) from None
 
 
-def _check_features(owner: object, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
-    for feature in value:
-        text(minimum=1)(owner, attribute, feature)
-
-
 _SHORT: Final = maybe(text(maximum=64))
 
 
@@ -61,7 +56,7 @@ class ClientProperties(Message):
     """
 
     type: str = attrs.field(default=".ClientProperties", validator=text(minimum=1, maximum=64))
-    features: tuple[str, ...] = attrs.field(default=(), converter=texts, validator=_check_features)
+    features: tuple[str, ...] = attrs.field(default=(), converter=texts, validator=each(text(minimum=1)))
     app_id: str | None = attrs.field(default=None, validator=_SHORT)
     app_version: str | None = attrs.field(default=None, validator=maybe(text(maximum=32)))
     ip_address: str | None = attrs.field(default=None, repr=False, validator=_check_address)
@@ -78,8 +73,12 @@ class ClientProperties(Message):
     device_model: str | None = attrs.field(default=None, validator=_SHORT)
 
     def to_header(self) -> str:
-        """The value of the `Client-Properties` header: compact JSON in ASCII."""
-        compact = orjson.dumps(writers[type(self)](self)).decode()
+        """The value of the `Client-Properties` header: compact JSON in ASCII.
+
+        Raises:
+            LocalProtocolError: A value in `extra` has no JSON form.
+        """
+        compact = dump(writers[type(self)](self)).decode()
         # Header values are ASCII; JSON can spell every other letter with escapes.
         return compact if compact.isascii() else _escaped(compact)
 
@@ -111,5 +110,7 @@ class ConversationContext(Message):
     session_id: str | None = attrs.field(default=None, validator=maybe(text()))
     interaction_context_id: int | str | None = attrs.field(default=None, validator=maybe(identifier))
     lang: str | None = attrs.field(default=None, validator=maybe(text()))
-    features: tuple[str, ...] = attrs.field(default=(), converter=texts)
-    client_properties: ClientProperties | None = None
+    features: tuple[str, ...] = attrs.field(default=(), converter=texts, validator=each(text(minimum=1)))
+    client_properties: ClientProperties | None = attrs.field(
+        default=None, validator=maybe(instance(ClientProperties))
+    )

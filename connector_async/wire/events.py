@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 import attrs
 
 from connector_async.wire._base import Family, Message
-from connector_async.wire._checks import Check, instance, integers, maybe, text, whole
+from connector_async.wire._checks import Check, each, instance, integers, maybe, text, whole
 from connector_async.wire._converter import readers
 from connector_async.wire._reading import ABSENT, Malformed, is_object
 from connector_async.wire.content import Element, QuickReplies, read_content
@@ -189,12 +189,14 @@ class RichContentEvent(Event):
     quick_replies: QuickReplies | None = attrs.field(default=None, repr=False, kw_only=True)
 
 
+_EACH_SEQUENCE: Final = each(whole(minimum=0))
+
+
 def _check_sequences(owner: object, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
-    if not value:
+    if value == ():
         msg = "AcceptStatusEvent.sequence_list must name at least one message"
         raise ValueError(msg)
-    for sequence in value:
-        whole(minimum=0)(owner, attribute, sequence)
+    _EACH_SEQUENCE(owner, attribute, value)
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -10,7 +10,19 @@ from typing import ClassVar
 
 import attrs
 
-from connector_async.wire._checks import at_most, identifier, mappings, maybe, text, texts, things, truth
+from connector_async.wire._checks import (
+    anything,
+    each,
+    identifier,
+    mapping,
+    mappings,
+    maybe,
+    number,
+    text,
+    texts,
+    things,
+    truth,
+)
 from connector_async.wire._metadata import MetadataItem
 
 __all__ = [
@@ -59,11 +71,11 @@ class Question(MetadataItem):
 
     TYPE: ClassVar[str] = "Question"
 
-    id: str | None = None
-    group_id: str | None = None
-    survey_id: str | None = None
-    provider: str | None = None
-    replies: tuple[str, ...] = attrs.field(default=(), converter=texts)
+    id: str | None = attrs.field(default=None, validator=maybe(text()))
+    group_id: str | None = attrs.field(default=None, validator=maybe(text()))
+    survey_id: str | None = attrs.field(default=None, validator=maybe(text()))
+    provider: str | None = attrs.field(default=None, validator=maybe(text()))
+    replies: tuple[str, ...] = attrs.field(default=(), converter=texts, validator=each(text()))
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -83,8 +95,10 @@ class BotResponse(MetadataItem):
     TYPE: ClassVar[str] = "BotResponse"
 
     external_conversation_id: str | None = attrs.field(default=None, validator=maybe(text(maximum=64)))
-    business_cases: tuple[str, ...] = attrs.field(default=(), converter=texts, validator=at_most(256))
-    intents: tuple[Mapping[str, object], ...] = attrs.field(default=(), converter=mappings, validator=at_most(16))
+    business_cases: tuple[str, ...] = attrs.field(default=(), converter=texts, validator=each(text(), maximum=256))
+    intents: tuple[Mapping[str, object], ...] = attrs.field(
+        default=(), repr=False, hash=False, converter=mappings, validator=each(mapping, maximum=16)
+    )
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -93,10 +107,10 @@ class EscalationSummary(MetadataItem):
 
     TYPE: ClassVar[str] = "EscalationSummary"
 
-    escalation_cause: str | None = None
-    business_cases: tuple[str, ...] = attrs.field(default=(), converter=texts)
-    conversation_duration: float | None = None
-    escalated_during_business_case: str | None = None
+    escalation_cause: str | None = attrs.field(default=None, validator=maybe(text()))
+    business_cases: tuple[str, ...] = attrs.field(default=(), converter=texts, validator=each(text()))
+    conversation_duration: float | None = attrs.field(default=None, validator=maybe(number))
+    escalated_during_business_case: str | None = attrs.field(default=None, validator=maybe(text()))
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -117,7 +131,9 @@ class ConnectorAuthenticationResponse(MetadataItem):
 
     status: bool = attrs.field(validator=truth)
     token: str | None = attrs.field(default=None, repr=False, validator=maybe(text()))
-    errors: tuple[object, ...] = attrs.field(default=(), converter=things)
+    errors: tuple[object, ...] = attrs.field(
+        default=(), repr=False, hash=False, converter=things, validator=each(anything)
+    )
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -126,18 +142,20 @@ class SocialMessagingEventData(MetadataItem):
 
     TYPE: ClassVar[str] = "SocialMessagingEventData"
 
-    event: object = None
-    channel: str | None = None
+    event: object = attrs.field(default=None, repr=False, hash=False)
+    channel: str | None = attrs.field(default=None, validator=maybe(text()))
     reply_to_id: int | str | None = attrs.field(default=None, validator=maybe(identifier))
-    conversation_state: str | None = None
-    actions: tuple[object, ...] = attrs.field(default=(), converter=things)
+    conversation_state: str | None = attrs.field(default=None, validator=maybe(text()))
+    actions: tuple[object, ...] = attrs.field(
+        default=(), repr=False, hash=False, converter=things, validator=each(anything)
+    )
 
 
 @attrs.frozen(eq=False, repr=False)
 class UnknownMetadata(MetadataItem):
     """An item of a type that this version does not know; its fields are in `extra`."""
 
-    type: str | None = None
+    type: str | None = attrs.field(default=None, validator=maybe(text()))
 
     @property
     def wire_type(self) -> str:

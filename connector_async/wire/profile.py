@@ -6,12 +6,12 @@ Source: Connector API, "Create conversation" (lp_sdes); published schema of user
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import attrs
 
 from connector_async.wire._base import Family, Message
-from connector_async.wire._checks import instance, maybe, number, text, texts, whole
+from connector_async.wire._checks import each, instance, maybe, number, several_of, text, texts, whole
 
 __all__ = [
     "Age",
@@ -68,8 +68,8 @@ class CustomerInfo(Message):
     login_status: str | None = attrs.field(default=None, repr=False, validator=_TEXT)
     balance: float | None = attrs.field(default=None, repr=False, validator=maybe(number))
     company_size: int | None = attrs.field(default=None, repr=False, validator=maybe(whole(minimum=0)))
-    last_payment_date: Date | None = attrs.field(default=None, repr=False)
-    registration_date: Date | None = attrs.field(default=None, repr=False)
+    last_payment_date: Date | None = attrs.field(default=None, repr=False, validator=maybe(instance(Date)))
+    registration_date: Date | None = attrs.field(default=None, repr=False, validator=maybe(instance(Date)))
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -93,8 +93,9 @@ class Contact(Message):
     preferred_contact_method: str | None = attrs.field(default=None, repr=False, validator=_TEXT)
 
 
-def _as_contacts(contacts: Iterable[Contact]) -> tuple[Contact, ...]:
-    return tuple(contacts)
+def _as_contacts(contacts: Iterable[Contact] | Contact) -> tuple[Contact, ...]:
+    several: tuple[Contact, ...] = several_of(Contact, contacts)
+    return several
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -113,14 +114,16 @@ class PersonalInfo(Message):
     age: Age | None = attrs.field(default=None, repr=False, validator=maybe(instance(Age)))
     language: str | None = attrs.field(default=None, repr=False, validator=_TEXT)
     company: str | None = attrs.field(default=None, repr=False, validator=_TEXT)
-    contacts: tuple[Contact, ...] = attrs.field(default=(), repr=False, converter=_as_contacts)
+    contacts: tuple[Contact, ...] = attrs.field(
+        default=(), repr=False, converter=_as_contacts, validator=each(instance(Contact))
+    )
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class SdeAuth(Message):
     """Who vouches for an attribute, and how they know."""
 
-    amr: tuple[str, ...] = attrs.field(default=(), converter=texts)
+    amr: tuple[str, ...] = attrs.field(default=(), converter=texts, validator=each(text()))
     iss: str | None = attrs.field(default=None, validator=_TEXT)
 
 
@@ -134,7 +137,7 @@ class Sde(Family):
 
     KEY: ClassVar[str] = "type"
 
-    auth: SdeAuth | None = None
+    auth: SdeAuth | None = attrs.field(default=None, validator=maybe(instance(SdeAuth)))
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -167,19 +170,20 @@ class UnknownSde(Sde):
         return self.type or ""
 
 
-def _as_sdes(sdes: Iterable[Sde | CustomerInfo | PersonalInfo]) -> tuple[Sde, ...]:
-    return tuple([_as_sde(sde) for sde in sdes])
+def _as_sdes(
+    sdes: Iterable[Sde | CustomerInfo | PersonalInfo] | Sde | CustomerInfo | PersonalInfo,
+) -> tuple[Sde, ...]:
+    several: Any = several_of(Message, sdes)
+    if not isinstance(several, tuple):  # for the validator to name its field
+        return several
+    given = cast("tuple[Sde | CustomerInfo | PersonalInfo, ...]", several)
+    return tuple([_as_sde(sde) for sde in given])
 
 
 def _as_sde(sde: Sde | CustomerInfo | PersonalInfo) -> Sde:
     if isinstance(sde, CustomerInfo):
         return CustomerInfoSde(sde)
     return PersonalInfoSde(sde) if isinstance(sde, PersonalInfo) else sde
-
-
-def _check_sdes(owner: object, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
-    for sde in value:
-        instance(CustomerInfoSde, PersonalInfoSde)(owner, attribute, sde)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -191,7 +195,11 @@ class AuthenticatedData(Message):
     """
 
     lp_sdes: tuple[Sde, ...] = attrs.field(
-        default=(), repr=False, converter=_as_sdes, validator=_check_sdes, metadata={"wire": "lp_sdes"}
+        default=(),
+        repr=False,
+        converter=_as_sdes,
+        validator=each(instance(CustomerInfoSde, PersonalInfoSde)),
+        metadata={"wire": "lp_sdes"},
     )
 
 
@@ -210,4 +218,6 @@ class PrivateData(Message):
 
     mobile_num: str | None = attrs.field(default=None, repr=False, validator=_TEXT)
     mail: str | None = attrs.field(default=None, repr=False, validator=_TEXT)
-    push_notification_data: PushNotificationData | None = attrs.field(default=None, repr=False)
+    push_notification_data: PushNotificationData | None = attrs.field(
+        default=None, repr=False, validator=maybe(instance(PushNotificationData))
+    )

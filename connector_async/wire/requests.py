@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 import attrs
 
 from connector_async.wire._base import Message
-from connector_async.wire._checks import identifier, instance, maybe, text, whole
+from connector_async.wire._checks import identifier, instance, maybe, several_of, text, whole
 from connector_async.wire._converter import makers, readers
 from connector_async.wire._reading import ABSENT, is_array
 from connector_async.wire.context import CampaignInfo, ConversationContext
@@ -70,7 +70,9 @@ class SetUserProfile(RequestBody[Confirmation]):
     TYPE: ClassVar[str] = "userprofile.SetUserProfile"
     ANSWER: ClassVar[type[Message] | None] = Confirmation
 
-    authenticated_data: AuthenticatedData | None = attrs.field(default=None, repr=False)
+    authenticated_data: AuthenticatedData | None = attrs.field(
+        default=None, repr=False, validator=maybe(instance(AuthenticatedData))
+    )
     first_name: str | None = attrs.field(default=None, repr=False, validator=maybe(text()))
     last_name: str | None = attrs.field(default=None, repr=False, validator=maybe(text()))
     user_id: str | None = attrs.field(default=None, repr=False, validator=maybe(text()))
@@ -78,7 +80,7 @@ class SetUserProfile(RequestBody[Confirmation]):
     role: str | None = attrs.field(default=None, validator=maybe(text()))
     backgnd_img_uri: str | None = attrs.field(default=None, repr=False, validator=maybe(text()))
     description: str | None = attrs.field(default=None, repr=False, validator=maybe(text()))
-    private_data: PrivateData | None = attrs.field(default=None, repr=False)
+    private_data: PrivateData | None = attrs.field(default=None, repr=False, validator=maybe(instance(PrivateData)))
 
     @classmethod
     def of(cls, *sdes: Sde | CustomerInfo | PersonalInfo) -> SetUserProfile:
@@ -142,12 +144,18 @@ def _read_fields(raw: Any, _source: Mapping[str, Any], _arg: object) -> object:
 def _one_or_several(
     value: ConversationField | Iterable[ConversationField],
 ) -> ConversationField | tuple[ConversationField, ...]:
-    return value if isinstance(value, ConversationField) else tuple(value)
+    several: ConversationField | tuple[ConversationField, ...] = (
+        value if isinstance(value, ConversationField) else several_of(ConversationField, value)
+    )
+    return several
 
 
 def _check_fields(
     owner: object, attribute: attrs.Attribute[Any], value: ConversationField | tuple[ConversationField, ...]
 ) -> None:
+    if value == ():
+        msg = "UpdateConversationField.conversation_field must name at least one field"
+        raise ValueError(msg)
     for field in value if isinstance(value, tuple) else (value,):
         instance(ConversationField)(owner, attribute, field)
 
@@ -179,7 +187,9 @@ class UpdateConversationField(RequestBody[Confirmation]):
 
 
 def _check_size(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    size = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    size = value
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
+        size = int(value)
     whole(minimum=1, maximum=MAX_FILE_BYTES)(owner, attribute, size)
 
 

@@ -16,13 +16,17 @@ from connector_async.wire import (
     CampaignInfo,
     Click,
     ClientProperties,
+    ConnectorAuthenticationResponse,
     ConnectorPaymentResponse,
     ConsumerRequestConversation,
+    Contact,
     ContainerElement,
     ContentEvent,
+    ConversationContext,
     CSATRate,
     CustomerInfo,
     DialogChange,
+    EscalationSummary,
     ExternalId,
     GenerateURLForUploadFile,
     HostedFile,
@@ -30,12 +34,15 @@ from connector_async.wire import (
     LinkAction,
     MapElement,
     Notification,
+    PersonalInfo,
     PublishEvent,
     PublishTextAction,
+    Question,
     QuickReplies,
     Request,
     RichContentEvent,
     SetUserProfile,
+    SocialMessagingEventData,
     TextElement,
     TTRField,
     UnknownEvent,
@@ -74,9 +81,41 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     ),
     (
         lambda: Request(id=1, body=PublishEvent("d", TEXT), metadata=["x"]),  # type: ignore[list-item]  # wrong on purpose
-        ValueError,
-        "metadata item: must be an obj",
+        TypeError,
+        "Request.metadata must hold metadata items or mappings, not str",
     ),
+    (
+        lambda: Request(id=1, body=PublishEvent("d", TEXT), metadata=5),  # type: ignore[arg-type]  # wrong on purpose
+        TypeError,
+        "Request.metadata must be metadata items or mappings, not int",
+    ),
+    (
+        lambda: Request(id=1, body=PublishEvent("d", TEXT), metadata=[{"id": "x"}]),
+        ValueError,
+        "each mapping in Request.metadata needs a `type`",
+    ),
+    (
+        lambda: Request(id=1, body=PublishEvent("d", TEXT), metadata=[{"type": "ExternalId"}]),
+        ValueError,
+        "metadata item: required field missing",
+    ),
+    (lambda: SetUserProfile(authenticated_data=5), TypeError, "authenticated_data must be AuthenticatedData, not"),  # type: ignore[arg-type]  # wrong on purpose
+    (lambda: SetUserProfile(private_data=5), TypeError, "private_data must be PrivateData, not int"),  # type: ignore[arg-type]  # wrong on purpose
+    (lambda: AuthenticatedData(5), TypeError, "AuthenticatedData.lp_sdes must be a tuple or list, not int"),  # type: ignore[arg-type]  # wrong on purpose
+    (lambda: CustomerInfo(last_payment_date="2020"), TypeError, "last_payment_date must be Date, not str"),  # type: ignore[arg-type]  # wrong on purpose
+    (lambda: PersonalInfo(contacts=5), TypeError, "PersonalInfo.contacts must be a tuple or list, not int"),  # type: ignore[arg-type]  # wrong on purpose
+    (lambda: PersonalInfo(contacts=[5]), TypeError, "PersonalInfo.contacts must be Contact, not int"),  # type: ignore[list-item]  # wrong on purpose
+    (lambda: ConversationContext(features=[5]), TypeError, "ConversationContext.features must be a str, not int"),  # type: ignore[list-item]  # wrong on purpose
+    (lambda: ConversationContext(client_properties=5), TypeError, "must be ClientProperties, not int"),  # type: ignore[arg-type]  # wrong on purpose
+    (lambda: ClientProperties(features=None), TypeError, "features must be a tuple or list, not NoneType"),  # type: ignore[arg-type]  # wrong on purpose
+    (lambda: BotResponse(intents=["x"]), TypeError, "BotResponse.intents must be a mapping, not str"),  # type: ignore[list-item]  # wrong on purpose
+    (lambda: Question(replies=[5]), TypeError, "Question.replies must be a str, not int"),  # type: ignore[list-item]  # wrong on purpose
+    (lambda: EscalationSummary(conversation_duration="x"), TypeError, "conversation_duration must be a number"),  # type: ignore[arg-type]  # wrong on purpose
+    (lambda: SocialMessagingEventData(actions=None), TypeError, "actions must be a tuple or list, not NoneType"),  # type: ignore[arg-type]  # wrong on purpose
+    (lambda: AcceptStatusEvent("READ", None), TypeError, "sequence_list must be a tuple or list, not NoneType"),  # type: ignore[arg-type]  # wrong on purpose
+    (lambda: UpdateConversationField("c", ()), ValueError, "conversation_field must name at least one field"),
+    (lambda: UpdateConversationField("c", 5), TypeError, "conversation_field must be ConversationField, not int"),  # type: ignore[arg-type]  # wrong on purpose
+    (lambda: GenerateURLForUploadFile("9" * 5000, "PNG"), TypeError, "file_size must be an int, not str"),
     (lambda: Notification(body={}), TypeError, "Notification.type must be given"),
     (
         lambda: GenerateURLForUploadFile(0, "PNG"),
@@ -175,3 +214,9 @@ def test_tuples_are_made_of_what_people_pass() -> None:
     assert AcceptStatusEvent("READ", 4).sequence_list == (4,)
     assert AcceptStatusEvent("READ", [4, 6]).sequence_list == (4, 6)
     assert ClientProperties(features="AUTO_MESSAGES").features == ("AUTO_MESSAGES",)
+    assert ConnectorAuthenticationResponse(status=False, errors="one").errors == ("one",)
+    assert PersonalInfo(contacts=Contact(email="a@b")).contacts == (Contact(email="a@b"),)
+    assert AuthenticatedData(CustomerInfo(role="x")) == AuthenticatedData([CustomerInfo(role="x")])
+    one = ExternalId("x")
+    for metadata in (one, [one], {"type": "ExternalId", "id": "x"}):
+        assert Request(id=1, body=PublishEvent("d", TEXT), metadata=metadata).metadata == (one,)
