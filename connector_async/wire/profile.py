@@ -175,7 +175,7 @@ def _as_sdes(
 ) -> tuple[Sde, ...]:
     several: Any = several_of(Message, sdes)
     if not isinstance(several, tuple):  # for the validator to name its field
-        return several
+        return cast("tuple[Sde, ...]", several)
     given = cast("tuple[Sde | CustomerInfo | PersonalInfo, ...]", several)
     return tuple([_as_sde(sde) for sde in given])
 
