@@ -15,6 +15,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from pydantic import BaseModel
+from starlette.routing import Route
 
 from connector_async import ConnectorSession, ContentEvent, Incoming, OutcomeStatus, Outgoing, Router
 from connector_async.sandbox import Sandbox
@@ -40,7 +41,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             cloud.deliver_to(app, "/webhooks")
         session = ConnectorSession.from_env(environ=environ, router=router)
         # An exact route: a mounted app answers 307 at its own root, which the vendor counts as a failure.
-        app.add_route("/webhooks", session.webhook_app().endpoint, methods=["POST"])
+        route = Route("/webhooks", session.webhook_app().endpoint, methods=["POST"])
+        app.router.routes.append(route)
+        # Tests start an app several times; each time it has another session.
+        stack.callback(app.router.routes.remove, route)
         app.state.session = await stack.enter_async_context(session)
         yield
 

@@ -11,6 +11,8 @@ import anyio.lowlevel
 import httpx
 import pytest
 
+from connector_async import OutcomeStatus, Outgoing
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 pytestmark = pytest.mark.anyio
@@ -46,3 +48,16 @@ async def test_the_fastapi_back_end_sends_and_hears() -> None:
                     await anyio.lowlevel.checkpoint()
             assert (await client.get("/health")).json()["ready"]
             assert (await client.post("/webhooks", content=b"{}")).status_code == 401
+
+
+async def test_the_fastapi_back_end_hears_in_each_start_of_the_app() -> None:
+    """Test suites start it again and again: deliveries must not go to the session of the first time."""
+    module = load("fastapi_backend")
+    app, heard = module["app"], module["heard"]
+    for _ in range(2):
+        heard.clear()
+        async with app.router.lifespan_context(app):
+            assert (await app.state.session.send(Outgoing("shopper", "hello"))).status is OutcomeStatus.ACCEPTED
+            with anyio.fail_after(10):
+                while not heard:
+                    await anyio.lowlevel.checkpoint()
