@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
-__all__ = ["check_kind", "kind_of", "timeout_of"]
+__all__ = ["check_classes", "check_kind", "kind_of", "limit_of", "timeout_of"]
 
 
 def check_kind(name: str, value: object, kind: type | tuple[type, ...], wanted: str) -> None:
@@ -15,6 +16,17 @@ def check_kind(name: str, value: object, kind: type | tuple[type, ...], wanted: 
     """
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {wanted}, not {kind_of(value)}")
+
+
+def check_classes(name: str, values: Iterable[object]) -> None:
+    """Nothing but classes.
+
+    Raises:
+        TypeError: One is none; left alone, it would be found out by `isinstance`, far away and for each event anew.
+    """
+    for value in values:
+        if not isinstance(value, type):
+            raise TypeError(f"{name} must be classes, such as ContentEvent, not {kind_of(value)}")
 
 
 def kind_of(value: object) -> str:
@@ -38,3 +50,8 @@ def timeout_of(seconds: object) -> float:
     if math.isnan(timeout):
         raise ValueError("timeout must be a number of seconds; `math.inf` for no limit")
     return timeout
+
+
+def limit_of(seconds: object) -> float | None:
+    """As `timeout_of`, for what may wait for ever: None stays None."""
+    return None if seconds is None else timeout_of(seconds)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import anyio
 
+from connector_async._arguments import limit_of
 from connector_async._feed import Hearing
 from connector_async.errors import ConnectorError
 from connector_async.store import Store
@@ -139,7 +140,7 @@ class ReceiptBook:
         wanted = _SEEN if status == AcceptStatus.READ else _DELIVERED
         if message.number is not None and self._statuses.get((message.dialog_id, message.number), set()) & wanted:
             return
-        with anyio.fail_after(timeout), self.hearing.waiting():
+        with anyio.fail_after(limit_of(timeout)), self.hearing.waiting():
             if not self._store.durable:
                 await self._heard_here(message, wanted)
                 return

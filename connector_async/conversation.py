@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import anyio
 
+from connector_async._arguments import check_classes, limit_of
 from connector_async._feed import Feed, Listener
 from connector_async._voice import Offer, Voice
 from connector_async.errors import ConversationClosed, RequestError
@@ -110,7 +111,7 @@ class Conversation(Voice):
             SessionClosed: The session closed first.
         """
         self._check_hearing()
-        with anyio.fail_after(timeout):
+        with anyio.fail_after(limit_of(timeout)):
             return await anext(self._listen(event_types, role))
 
     @overload
@@ -140,7 +141,7 @@ class Conversation(Voice):
         rare = self._rarely
         if rare.shut is None:
             rare.shut = anyio.Event()
-        with anyio.fail_after(timeout), self._desk.receipts.hearing.waiting():
+        with anyio.fail_after(limit_of(timeout)), self._desk.receipts.hearing.waiting():
             await rare.shut.wait()
 
     def tell(self, incoming: Incoming[Any]) -> bool:
@@ -149,6 +150,7 @@ class Conversation(Voice):
         return rare is not None and rare.feed is not None and rare.feed.tell(incoming)
 
     def _listen(self, event_types: tuple[type, ...], role: str | None) -> Listener:
+        check_classes("event_types", event_types)
         rare = self._rarely
         if rare.feed is None:
             rare.feed = Feed()
