@@ -32,6 +32,7 @@ class _Command(Protocol):
 # Each command, which is also its module's name here, and what it does.
 _COMMANDS = {
     "demo": "send messages through a sandbox of its own and show how it went",
+    "doctor": "see step by step whether the account of the environment works from here",
     "manifest": "print the app manifest that an installation starts from, or check one",
     "pump": "send the messages of a file or a pipe, every one of them accounted for",
     "sandbox": "run the cloud in a box: a server that behaves like the API",
