@@ -61,6 +61,7 @@ class Sent:
     scopes: list[anyio.CancelScope] = attrs.field(factory=list)
 
 
+@pytest.mark.no_cover
 @settings(max_examples=200)
 @given(steps=_steps, width=st.integers(1, 4), jitter=st.floats(0.0, 1.0))
 async def test_c16_any_order_of_events_ends_each_request_once(

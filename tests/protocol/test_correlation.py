@@ -241,6 +241,7 @@ def test_any_req_id_at_all_is_classified(req_id: object) -> None:
     assert isinstance(PendingTable[int]().orphan(req_id, ()), OrphanKind)
 
 
+@pytest.mark.no_cover
 def test_c15_of_a_hundred_thousand_stray_answers_each_is_told_for_what_it_is() -> None:
     """Row C15: late, doubled, foreign and missing ids, at random, with exchanges coming and going all the time."""
     rng = random.Random(15)
@@ -366,4 +367,6 @@ class _PendingTableMachine(RuleBasedStateMachine):
 
 
 _PendingTableMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
-test_no_order_of_claims_releases_and_drains_leaves_an_entry_behind = _PendingTableMachine.TestCase
+test_no_order_of_claims_releases_and_drains_leaves_an_entry_behind = pytest.mark.no_cover(
+    _PendingTableMachine.TestCase
+)

@@ -265,6 +265,7 @@ def test_typing_gets_its_turn_while_content_and_receipts_never_pause() -> None:
     assert order.count(1) == 80
 
 
+@pytest.mark.no_cover
 @given(
     contents=st.integers(0, 5),
     receipts=st.integers(0, 5),
@@ -315,4 +316,4 @@ def test_content_of_a_dialog_is_sent_in_order_with_any_mix_of_retries_and_cancel
 
 
 LanesMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
-test_no_order_of_events_breaks_a_promise_or_leaves_anything_behind = LanesMachine.TestCase
+test_no_order_of_events_breaks_a_promise_or_leaves_anything_behind = pytest.mark.no_cover(LanesMachine.TestCase)

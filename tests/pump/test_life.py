@@ -436,6 +436,7 @@ async def test_what_cannot_be_given_back_at_first_is_given_back_later() -> None:
 # --- backpressure --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.no_cover
 @pytest.mark.requirement("P7")
 @pytest.mark.parametrize("hours", [4, pytest.param(24, marks=pytest.mark.soak)])
 async def test_p7_a_fast_source_is_read_no_faster_than_the_outbox_has_room(hours: int) -> None:

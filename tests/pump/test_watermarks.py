@@ -257,4 +257,4 @@ class Consumption(RuleBasedStateMachine):
                 assert (self.committed | self.marks.committable())[partition] == position
 
 
-TestConsumption: Any = Consumption.TestCase
+TestConsumption: Any = pytest.mark.no_cover(Consumption.TestCase)

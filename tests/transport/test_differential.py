@@ -111,6 +111,7 @@ def _shown(response: httpx.Response) -> Result:
     return response.status_code, headers, b"".join([response.content])
 
 
+@pytest.mark.no_cover
 @settings(max_examples=300)
 @given(cut(valid_answers()))
 def test_a_valid_answer_means_the_same_as_to_httpx(pieces: list[bytes]) -> None:
@@ -140,6 +141,7 @@ _ANY = st.one_of(
 )
 
 
+@pytest.mark.no_cover
 @settings(max_examples=400)
 @given(cut(_ANY))
 def test_random_bytes_give_an_answer_or_a_mapped_error(pieces: list[bytes]) -> None:
@@ -158,4 +160,4 @@ def test_random_bytes_give_an_answer_or_a_mapped_error(pieces: list[bytes]) -> N
 @given(cut(_ANY))
 def test_random_bytes_give_an_answer_or_a_mapped_error_for_long(pieces: list[bytes]) -> None:
     """The same for a few minutes."""
-    test_random_bytes_give_an_answer_or_a_mapped_error.hypothesis.inner_test(pieces)  # type: ignore[attr-defined]
+    test_random_bytes_give_an_answer_or_a_mapped_error.hypothesis.inner_test(pieces)

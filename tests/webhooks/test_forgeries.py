@@ -78,6 +78,7 @@ def _header_tricks(body: bytes, rng: random.Random) -> Iterator[Pairs]:
     yield [(f"{name}\0", value) for name, value in plain]
 
 
+@pytest.mark.no_cover
 def test_w1_no_forgery_of_the_generator_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     """100,000 and more: signature, algorithm, encoding, header and case tricks (fault table W1)."""
     monkeypatch.setattr(receiver_module, "decode_notification", _must_not_be_called)
@@ -113,6 +114,7 @@ def _forged(body: bytes, noise: bytes, number: int) -> bytes:
     return (noise[number:], body[:at], body + tail, body[:at] + tail + body[at:], body + b" " * 4_000)[at % 5]
 
 
+@pytest.mark.no_cover
 @pytest.mark.anyio
 @given(text=st.text(min_size=1, max_size=50), noise=st.binary(min_size=120, max_size=300))
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])

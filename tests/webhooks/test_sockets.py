@@ -20,6 +20,7 @@ pytestmark = pytest.mark.anyio
 CONVERSATIONS, NOTIFICATIONS, DOUBLES, WINDOW, CONNECTIONS = 50, 10_000, 2_000, 20, 10
 
 
+@pytest.mark.no_cover
 async def test_w5_ten_thousand_notifications_with_doubles_and_disorder_reach_the_handlers_once_and_in_order() -> None:
     """20 % doubles, random order within a window of 20 (issue of the webhooks, shown by)."""
     router, rng = Router(), random.Random(11)

@@ -36,6 +36,8 @@ from connector_async.wire.notifications import BODIES as NEWS_BODIES
 from connector_async.wire.requests import BODIES, PublishEvent
 from tests.wire.strategies import MESSAGES, json_objects, json_values, objects_of, strange_names, words
 
+pytestmark = pytest.mark.no_cover
+
 common = settings(
     max_examples=20,
     deadline=None,
