@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 import struct
@@ -134,10 +135,10 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         sock.close()
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigurationError(
-            f"cannot listen on {host} port {port}: {reason.lower()}; choose another with --port, or --port 0 for any "
-            "that is free"
-        ) from error
+        advice = "choose another with --port, or --port 0 for any that is free"
+        if isinstance(error, socket.gaierror) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
+            advice = "name an address of this machine with --host"
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {reason.lower()}; {advice}") from error
     return sock
 
 

@@ -57,6 +57,13 @@ def _account_id(value: str) -> str:
     return value
 
 
+def _filled(value: str) -> str:
+    # The client takes no others.
+    if not value or value != value.strip():
+        raise argparse.ArgumentTypeError("must be a text that is not empty, without white space around it")
+    return value
+
+
 def _faults(value: str) -> FaultPlan:
     try:
         return load_faults(value)
@@ -74,12 +81,14 @@ def _webhook_url(value: str) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `connector-async sandbox`; hand what is parsed to `main()`."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--host", type=_filled, default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
     parser.add_argument("--port", type=_port, default=0, help="0 takes any that is free (default: %(default)s)")
     parser.add_argument("--tls", action="store_true", help="serve https with a throw-away CA (see ca_file)")
     parser.add_argument("--account-id", type=_account_id, default="12345678", help="(default: %(default)s)")
-    parser.add_argument("--client-id", default="sandbox-client", help="(default: %(default)s)")
-    parser.add_argument("--client-secret", default="sandbox-secret", help="(default: %(default)s)")
+    parser.add_argument("--client-id", type=_filled, default="sandbox-client", help="(default: %(default)s)")
+    parser.add_argument("--client-secret", type=_filled, default="sandbox-secret", help="(default: %(default)s)")
     parser.add_argument(
         "--token-lifetime",
         type=_lifetime,

@@ -93,7 +93,9 @@ def test_a_port_in_use_gives_one_sentence(
 def test_an_address_that_is_none_gives_one_sentence() -> None:
     """Issue 2."""
     for host in ("192.0.2.1", "not a host", "::1:1"):
-        with pytest.raises(ConfigurationError, match="cannot listen on"):
+        with pytest.raises(
+            ConfigurationError, match=r"cannot listen on .*; name an address of this machine with --host"
+        ):
             serve.run(host=host, port=0)
 
 
@@ -114,9 +116,12 @@ def test_a_wrong_fault_file_is_told_before_anything_runs(capsys: pytest.CaptureF
         (("--token-lifetime", "1e308"), "must be seconds"),
         (("--account-id", ""), "must be letters and digits"),
         (("--account-id", "a/b"), "must be letters and digits, since it stands in the URLs, not 'a/b'"),
+        (("--host", ""), "must be a text that is not empty"),
+        (("--client-id", " "), "without white space around it"),
+        (("--client-secret", "x "), "without white space around it"),
         (("--webhook-url", "http://[::1"), "is no URL: Invalid IPv6 URL"),
         (("--webhook-url", "http://x:99999"), "is no URL: Port out of range"),
-        (("--webhook-url", "http://x/é"), "must be a URL that begins with http:// or https://, in ASCII"),
+        (("--webhook-url", "http://x/é"), "must be a URL that begins with http:// or https://, in plain ASCII"),
         (("--webhook-url", "ftp://x"), "must be a URL that begins with http:// or https://"),
     ],
 )
