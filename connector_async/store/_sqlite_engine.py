@@ -22,8 +22,6 @@ __all__ = ["SqliteEngine"]
 
 _Result = TypeVar("_Result")
 _MEMORY = ":memory:"
-_FAILURES = (sqlite3.Error, OverflowError, ValueError)
-"""What a statement may raise: by the file, by a number beyond 64 bits, by text that is not Unicode."""
 
 
 @attrs.define(eq=False)
@@ -48,6 +46,8 @@ class SqliteEngine:
     migrations: Sequence[str]
     busy_timeout: float
     _connection: sqlite3.Connection | None = attrs.field(default=None, init=False, repr=False)
+    _opened: tuple[int, int] | None = attrs.field(default=None, init=False, repr=False)
+    """Which file that is, by device and number; the name may come to mean another."""
     _waiting: list[_Operation[Any]] = attrs.field(factory=list[_Operation[Any]], init=False, repr=False)
     _guard: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
     _turn: anyio.Lock = attrs.field(factory=lambda: anyio.Lock(fast_acquire=True), init=False, repr=False)
@@ -133,26 +133,39 @@ class SqliteEngine:
             waiting, self._waiting = self._waiting, []
         operations = [operation for operation in waiting if operation.is_wanted]
         try:
-            if self._connection is None:
-                self._connection = _open(self.path, self.migrations, self.busy_timeout)
-        except (ConfigurationError, OSError, sqlite3.Error) as error:
+            _run(self._usable(), operations)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody in line may take it for a success
             for operation in operations:
                 operation.error = error
-        else:
-            _run(self._connection, operations)
         for operation in operations:
             operation.is_done = True
+
+    def _usable(self) -> sqlite3.Connection:
+        """The connection to the file that bears the name now; in a thread."""
+        if self._connection is not None and _identity(self.path) != self._opened:
+            # SQLite would go on writing to a file that nobody finds again. (Closing touches no log of another file.)
+            moved, self._connection = self._connection, None
+            moved.close()
+            msg = (
+                "it was moved, replaced or removed while it was in use; the next use opens the file of that name, or "
+                "makes it"
+            )
+            raise FileNotFoundError(msg)
+        if self._connection is None:
+            self._connection = _open(self.path, self.migrations, self.busy_timeout)
+            self._opened = _identity(self.path)
+        return self._connection
 
 
 def _run(connection: sqlite3.Connection, operations: Sequence[_Operation[Any]]) -> None:
     """Run all in one transaction; when one fails, each in its own, so that only the culprit gets the error."""
     try:
         _run_together(connection, operations)
-    except _FAILURES:
+    except Exception:  # noqa: BLE001 - told below to whose operation it belongs
         for operation in operations:
             try:
                 _run_together(connection, [operation])
-            except _FAILURES as error:
+            except Exception as error:  # noqa: BLE001 - told to whoever asked for it
                 operation.error = error
 
 
@@ -190,6 +203,17 @@ def _open(path: Path | str, migrations: Sequence[str], busy_timeout: float) -> s
     return connection
 
 
+def _identity(path: Path | str) -> tuple[int, int] | None:
+    """What the name stands for: another file gets another number; None where there is none, or no file at all."""
+    if str(path) == _MEMORY:
+        return None
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _create_private(path: Path) -> None:
     """Make the file readable by its owner only: it holds tokens. SQLite gives its side files the same mode."""
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -199,6 +223,8 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[str], path: Pa
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            raise ConfigurationError(f"the file {path} holds the tables of something else; use another file")
         if version > len(migrations):
             raise ConfigurationError(
                 f"the store at {path} was written by a newer version of connector_async (schema {version}, "

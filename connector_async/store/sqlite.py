@@ -56,7 +56,9 @@ class SqliteStore:
             they are fetched again after a restart, and each process has an AppJWT of its own.
         wall: The clock, in seconds.
 
-    Every method raises StoreUnavailable when the file cannot be used, and RuntimeError after `aclose`.
+    Every method raises StoreUnavailable when the file cannot be used, and RuntimeError after `aclose`. A file that is
+    moved or removed under a running store is told once that way; the next use opens what has the name then, or makes
+    it.
     """
 
     path: Path | str
@@ -74,6 +76,8 @@ class SqliteStore:
         check_kind("path", self.path, (str, Path), "the name of a file")
         if not str(self.path):
             raise ConfigurationError("path: expected the name of a file, got an empty text")
+        if "\0" in str(self.path):
+            raise ConfigurationError("path: expected the name of a file, got a text with a NUL in it")
         self._engine = SqliteEngine(self.path, MIGRATIONS, self.busy_timeout)
         self.outbox = SqliteOutbox(
             self._engine,

@@ -222,6 +222,86 @@ async def test_only_the_culprit_of_a_shared_commit_fails(tmp_path: Path) -> None
     await store.aclose()
 
 
+async def test_an_error_that_nobody_foresaw_is_no_acknowledgement_for_those_in_line(tmp_path: Path) -> None:
+    """Locks a bug: the others behind one shared commit took the failure of another for their own success."""
+    store = SqliteStore(tmp_path / "s.db")
+    told: list[str] = []
+
+    def fail(_db: sqlite3.Connection) -> None:
+        raise LookupError("a bug of ours")
+
+    async def put(number: int) -> None:
+        try:
+            if number == 3:
+                await store._engine.write(fail)
+            else:
+                await store.put_echo(A, "c", f"e{number}", number)
+        except StoreUnavailable as error:
+            told.append(str(error))
+
+    await store.first_time(A, "open it")
+    async with store._engine._turn, anyio.create_task_group() as tasks:
+        for number in range(6):
+            tasks.start_soon(put, number)
+        await anyio.wait_all_tasks_blocked()
+        store._engine._turn.release()
+        await anyio.wait_all_tasks_blocked()
+        await store._engine._turn.acquire()
+    assert len(told) == 1
+    assert "a bug of ours" in told[0]
+    for number in (0, 1, 2, 4, 5):
+        assert await store.take_echo(A, "c", f"e{number}") == (True, number)
+    await store.aclose()
+
+
+@pytest.mark.parametrize("how", ["moved", "replaced"])
+async def test_a_file_that_is_taken_away_is_no_acknowledgement(tmp_path: Path, how: str) -> None:
+    """Locks a bug: what was put went on into a file that nobody could find again, and was acknowledged."""
+    path = tmp_path / "s.db"
+    store, other = SqliteStore(path), SqliteStore(tmp_path / "other.db")
+    await store.first_time(A, "before")
+    await other.first_time(A, "elsewhere")
+    await other.aclose()
+    (tmp_path / "gone").mkdir()
+    for name in ("s.db", "s.db-wal", "s.db-shm"):
+        (tmp_path / name).replace(tmp_path / "gone" / name)
+    if how == "replaced":
+        (tmp_path / "other.db").replace(path)
+    with pytest.raises(StoreUnavailable, match="it was moved, replaced or removed while it was in use"):
+        await store.first_time(A, "after")
+    assert await store.first_time(A, "after")
+    again = SqliteStore(path)
+    assert not await again.first_time(A, "after")
+    assert await again.first_time(A, "elsewhere") is (how != "replaced")
+    await again.aclose()
+    await store.aclose()
+    kept = SqliteStore(tmp_path / "gone" / "s.db")
+    assert not await kept.first_time(A, "before")
+    assert await kept.first_time(A, "after")
+    await kept.aclose()
+
+
+async def test_a_file_with_the_tables_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    """One sentence, and nothing written into it."""
+    with sqlite3.connect(tmp_path / "s.db") as db:
+        db.execute("CREATE TABLE theirs (x)")
+    store = SqliteStore(tmp_path / "s.db")
+    with pytest.raises(ConfigurationError, match="holds the tables of something else; use another file"):
+        await store.first_time(A, "k")
+    await store.aclose()
+    assert db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
+    db.close()
+
+
+@pytest.mark.parametrize("name", ["a?b.db", "a%20b.db", "#.db", "q'u\"o.db", "ü.db", " .db ", "file:x.db", "a\nb.db"])
+async def test_the_name_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
+    """It is no URL, and nothing in it means anything."""
+    store = SqliteStore(tmp_path / name)
+    assert await store.first_time(A, "k")
+    await store.aclose()
+    assert (tmp_path / name).stat().st_size
+
+
 async def test_a_cancelled_writer_writes_nothing(tmp_path: Path) -> None:
     """It waited in line: nobody is there to hear that its row was written."""
     store = SqliteStore(tmp_path / "s.db")
@@ -385,8 +465,9 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
 
 def test_a_path_that_names_no_file_is_refused() -> None:
     """One sentence that says what to do."""
-    with pytest.raises(ConfigurationError, match="path: expected the name of a file"):
-        SqliteStore("")
+    for none in ("", "a\0b"):
+        with pytest.raises(ConfigurationError, match="path: expected the name of a file"):
+            SqliteStore(none)
     wrong: Any = b"outbox.db"
     with pytest.raises(TypeError, match="path must be the name of a file, not bytes"):
         SqliteStore(wrong)
