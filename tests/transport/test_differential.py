@@ -160,4 +160,5 @@ def test_random_bytes_give_an_answer_or_a_mapped_error(pieces: list[bytes]) -> N
 @given(cut(_ANY))
 def test_random_bytes_give_an_answer_or_a_mapped_error_for_long(pieces: list[bytes]) -> None:
     """The same for a few minutes."""
-    test_random_bytes_give_an_answer_or_a_mapped_error.hypothesis.inner_test(pieces)
+    short: Any = test_random_bytes_give_an_answer_or_a_mapped_error
+    short.hypothesis.inner_test(pieces)
