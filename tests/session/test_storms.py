@@ -15,11 +15,13 @@ import pytest
 from connector_async import (
     AppTokenRefused,
     ConsumerTokenRefused,
+    Landed,
     LocalProtocolError,
     RequestError,
     RetryPolicy,
     SessionLimits,
     TokenSettings,
+    TokenUnavailable,
 )
 from tests.doubles import Post, answer, lost, ok, unauthorized
 from tests.session.rig import FakeCloud, session_over
@@ -163,6 +165,35 @@ async def test_c6_a_request_that_is_refused_with_every_app_token_stops_nobody_el
 
 
 @pytest.mark.no_cover
+async def test_c7_a_token_revoked_while_its_service_is_down_fails_each_request_at_once_and_calls_in_steps() -> None:
+    """C7: with the cause, after one 401 each; the token service is asked once for each step of the backoff."""
+    cloud = FakeCloud(latency=0.01)
+    failures: list[TokenUnavailable] = []
+
+    async def down(_post: Post) -> Any:
+        return answer(503)
+
+    async with session_over(cloud) as session:
+        conversation = session.conversation("c-1", "customer")
+        await conversation.send_text("warm")
+        cloud.on_token = down
+        cloud.revoke()
+        for _ in range(100):
+            started = anyio.current_time()
+            with pytest.raises(TokenUnavailable) as caught:
+                await conversation.send_text("hello")
+            assert anyio.current_time() - started < 0.1
+            failures.append(caught.value)
+            await anyio.sleep(1.0)
+        assert {(error.landed, len(error.attempts), error.attempts[0].status) for error in failures} == {
+            (Landed.NO, 1, 401)
+        }
+        assert len(cloud.token_posts) == pytest.approx(1 + 7, abs=1)  # at 0, 1, 3, 7, 15, 31, 63
+        cloud.on_token = cloud.give_token
+        await anyio.sleep(66.0)
+        assert len((await conversation.send_text("hello")).attempts) == 1
+
+
 async def test_c21_a_stuck_peer_slows_nobody_else() -> None:
     """C21: answers of some conversations never come; the others go on, and these fail at their deadline."""
     cloud = FakeCloud(latency=0.05)
