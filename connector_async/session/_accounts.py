@@ -61,7 +61,7 @@ class Accounts(AsyncContextManagerMixin):
         transport, proxy, ssl_context: As for `ConnectorSession`; shared by all.
         hooks: For all sessions.
         idle_after: Seconds without a request after which a session is closed; its next use makes another.
-        options: Further keywords of `ConnectorSession`, for each session.
+        options: Further keywords of `ConnectorSession`, for each session; checked at once.
 
     Raises:
         ConfigurationError: A setting cannot work.
@@ -101,6 +101,8 @@ class Accounts(AsyncContextManagerMixin):
         )
         self._hooks = check_hooks(hooks)
         self._idle_after = seconds("idle_after", idle_after)
+        # Made to be thrown away: what cannot work is said now, and not at the first message of each account.
+        ConnectorSession("0", AppCredentials("nobody", "nothing"), **options)
         self._options = options
         self._width = SharedWidth(self._limits.max_in_flight)
         self._open: dict[str, _Opened] = {}
@@ -141,7 +143,7 @@ class Accounts(AsyncContextManagerMixin):
             raise failure
 
     async def session(self, account_id: str) -> ConnectorSession:
-        """The session of an account; made if there is none.
+        """The session of an account; made if there is none. It stays with Accounts, and `remove()` closes it.
 
         Raises:
             UnknownAccount: There are no credentials for it.
@@ -179,6 +181,9 @@ class Accounts(AsyncContextManagerMixin):
     def stats(self) -> dict[str, SessionStats]:
         """What each open session has counted, by account."""
         return {account_id: opened.session.stats() for account_id, opened in self._open.items()}
+
+    def __repr__(self) -> str:
+        return f"Accounts({len(self._open)} open)"
 
     # Making and letting go
 

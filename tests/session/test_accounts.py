@@ -47,6 +47,7 @@ async def test_a_session_is_made_at_first_use_and_used_again() -> None:
         assert accounts.health()["1"].ready
         await accounts.remove("1")
         assert accounts.stats() == {}
+        assert repr(accounts) == "Accounts(0 open)"
         again = await accounts.session("1")
         assert again is not first
         with pytest.raises(SessionClosed):
@@ -64,12 +65,19 @@ async def test_a_session_is_made_at_first_use_and_used_again() -> None:
         ({"transport": httpx.Client()}, "AsyncClient of httpx, got Client"),
         ({"proxy": "ftp://127.0.0.1"}, "begins with http://"),
         ({"ssl_context": "/etc/ssl/ca.pem"}, "must be an ssl.SSLContext"),
+        ({"timeout": "60"}, "timeout must be a number of seconds"),
     ],
 )
 async def test_a_setting_of_the_wrong_kind_is_refused_when_it_is_passed(options: dict[str, Any], words: str) -> None:
     """As for one session: else it would fail for each account anew, in the middle of its first message."""
     with pytest.raises(ConfigurationError, match=words):
         Accounts({"1": CREDENTIALS}, **options)
+
+
+async def test_an_option_that_no_session_knows_is_refused_when_it_is_passed() -> None:
+    """A typo."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'timeot'"):
+        Accounts({"1": CREDENTIALS}, timeot=3)
 
 
 async def test_an_idle_session_is_let_go() -> None:
