@@ -21,8 +21,8 @@ from connector_async.webhooks._parts import Part, split
 from connector_async.webhooks._ports import SessionPort
 from connector_async.webhooks._runner import Failure, Result
 from connector_async.webhooks.events import DeliveryDead
+from connector_async.webhooks.incoming import Turn
 from connector_async.webhooks.receiver import read_notification
-from connector_async.webhooks.router import Handler
 from connector_async.webhooks.settings import WebhookSettings, WebhookStats
 
 __all__ = ["DurableInbox"]
@@ -32,6 +32,7 @@ T = TypeVar("T")
 logger = logging.getLogger("connector_async.webhooks")
 
 _MAX_REMEMBERED = 10_000
+_FIRST_TURN = Turn()
 _UNREADABLE = "unreadable "
 """Begins the keys of deliveries that are genuine and yet no notification; the digest of the body follows."""
 
@@ -67,9 +68,8 @@ class DurableInbox:
     )
     """What the store could not be told."""
     _parsed: OrderedDict[str, Part] = attrs.field(factory=OrderedDict[str, Part], init=False)
-    _done: OrderedDict[str, tuple[Handler[Any], ...]] = attrs.field(
-        factory=OrderedDict[str, tuple[Handler[Any], ...]], init=False
-    )
+    _turns: OrderedDict[str, Turn] = attrs.field(factory=OrderedDict[str, Turn], init=False)
+    """How events that failed in this process are handed out next."""
     _wake: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _ended: anyio.Event | None = attrs.field(default=None, init=False)
     """Set when the task that claims has ended; None before it began."""
@@ -128,15 +128,22 @@ class DurableInbox:
         """Claims that are in memory, to be handled."""
         return self.claimed - len(self._owed)
 
-    def done_before(self, key: str) -> tuple[Handler[Any], ...]:
-        """The handlers that succeeded with an event at an earlier attempt in this process."""
-        return self._done.get(key, ())
+    def turn_of(self, delivery: Delivery) -> Turn:
+        """How a claimed event is handed out: not to the handlers that succeeded with it in this process."""
+        turn = self._turns.get(delivery.key, _FIRST_TURN)
+        return turn if turn.attempt >= delivery.attempts else attrs.evolve(turn, attempt=delivery.attempts)
+
+    def note_failure(self, key: str, turn: Turn, result: Result) -> None:
+        """Remember what the next attempt need not repeat."""
+        _remember(self._turns, key, Turn(attempt=turn.attempt + 1, done=tuple(result.done)))
 
     async def finish(self, delivery: Delivery, result: Result | None) -> float | None:
         """Settle an event that was handled (None: dropped), or see to its next attempt: seconds until then.
 
         An event whose handlers failed as often as it may is given up; so is one that killed its worker as often.
         """
+        if result is not None and result.failures:
+            self.note_failure(delivery.key, self.turn_of(delivery), result)
         try:
             return await self._tell(partial(self._conclude, delivery, result))
         except Exception:
@@ -175,16 +182,15 @@ class DurableInbox:
         if delivery.attempts >= self.settings.max_attempts:
             await self._bury(delivery, _reason(result.failures[-1]))
             return None
-        return await self._try_again(delivery, result)
+        return await self._try_again(delivery)
 
     async def _settle(self, delivery: Delivery) -> None:
-        self._done.pop(delivery.key, None)
+        self._turns.pop(delivery.key, None)
         is_mine = await self.port.store.settle_delivery(delivery.account_id, delivery.key, owner=self.owner)
         if not is_mine:
             logger.warning("an event of %s was handled, but its lease had ended: others may repeat it", delivery.lane)
 
-    async def _try_again(self, delivery: Delivery, result: Result) -> float:
-        _remember(self._done, delivery.key, tuple(result.done))
+    async def _try_again(self, delivery: Delivery) -> float:
         wait = self.settings.retry_wait(delivery.attempts)
         await self.port.store.retry_delivery(
             delivery.account_id, delivery.key, owner=self.owner, due_at=self.wall_clock() + wait
@@ -192,7 +198,7 @@ class DurableInbox:
         return wait
 
     async def _bury(self, delivery: Delivery, reason: str) -> None:
-        self._done.pop(delivery.key, None)
+        self._turns.pop(delivery.key, None)
         await self.port.store.dead_letter_delivery(delivery.account_id, delivery.key, owner=self.owner, reason=reason)
         self.stats.dead += 1
         whose = delivery.lane or "a conversation that cannot be told"

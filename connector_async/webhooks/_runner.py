@@ -48,6 +48,10 @@ class Result:
     failures: list[Failure]
 
 
+async def note_taken(_: Incoming[Any]) -> None:
+    """Stands among the handlers that are done for the session itself, which takes note of an event once, too."""
+
+
 @attrs.define(eq=False)
 class Runner:
     """Runs the handlers of one session."""
@@ -73,7 +77,7 @@ class Runner:
             if found is None:
                 return result
             incoming = self._incoming(part, found.conversation, found.lp_consumer_id, turn)
-        if self._is_for_others(incoming, result):
+        if note_taken not in turn.done and self._is_for_others(incoming, result):
             await self._keep_for_others(incoming, result)
         for bound in self._handlers(incoming, result):
             if bound.handler in turn.done:
@@ -172,6 +176,7 @@ class Runner:
             logger.exception("the session could not take note of an event of %s", incoming.conversation_id)
             result.failures.append(Failure("observe", error))
             return False
+        result.done.append(note_taken)
         self.stats.echoes += incoming.is_echo
         return (
             not is_awaited
@@ -192,6 +197,7 @@ class Runner:
                 await store.put_receipt(incoming.account_id, incoming.dialog_id, event.status, event.sequence_list)
         except Exception as error:
             logger.exception("the session could not take note of an event of %s", incoming.conversation_id)
+            result.done.remove(note_taken)
             result.failures.append(Failure("observe", error))
 
     async def _tell(self, bound: Bound, incoming: Incoming[Any], error: Exception) -> None:

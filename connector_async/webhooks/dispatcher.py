@@ -25,7 +25,6 @@ from connector_async.webhooks._ports import SessionPort
 from connector_async.webhooks._runner import Failure, Result, Runner
 from connector_async.webhooks._sorting import Sorting
 from connector_async.webhooks.events import DeliveryShed, HandlerFailed
-from connector_async.webhooks.incoming import Turn
 from connector_async.webhooks.receiver import AppRecord, WebhookReceiver
 from connector_async.webhooks.router import Router
 from connector_async.webhooks.settings import Ack, WebhookSettings, WebhookStats
@@ -332,10 +331,10 @@ class Dispatcher:
         """Take on a claimed event; False if there is nothing to do for it."""
         job = self._in_progress.get(delivery.key) or Job(part)
         job.delivery = delivery
-        job.turn = Turn(attempt=delivery.attempts, done=self._durable.done_before(delivery.key))
+        job.turn = self._durable.turn_of(delivery)
         # The store has seen to doubles. But a change that was overtaken is of no use, unless it is a second try:
         # then it may be the newest one itself.
-        return self._sorting.offer(job, is_new=part.sequence is not None or delivery.attempts > 1)
+        return self._sorting.offer(job, is_new=part.sequence is not None or job.turn.attempt > 1)
 
     # Handling
 
@@ -371,8 +370,10 @@ class Dispatcher:
             return await self._durable.finish(job.delivery, result)
         if job.is_retractable:
             self._sorting.retract(part)
-        elif job.body and await self._store(part, job.body) is Admission.NEW:
-            return 0.0
+        elif job.body:
+            self._durable.note_failure(part.key or "", job.turn, result)
+            if await self._store(part, job.body) is Admission.NEW:
+                return 0.0
         return None
 
     def _report(self, job: Job, failure: Failure, wait: float | None) -> None:
