@@ -6,6 +6,7 @@ psycopg's pool starts tasks that belong to no task group, and this needs none.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,9 +28,10 @@ _Result = TypeVar("_Result")
 _Work: TypeAlias = "Callable[[Database], Awaitable[_Result]]"
 
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_PORTS = re.compile(r"[0-9]{0,5}(,[0-9]{0,5})*")
 _ATTEMPTS = 5
-"""How often a transaction is run that PostgreSQL ended to resolve a deadlock; locks are taken in one order, so that
-one is rare."""
+"""How often a transaction is run that PostgreSQL ended and says so: to resolve a deadlock (locks are taken in one
+order, so that one is rare), or with its connection, by an administrator or a pooler."""
 _TRUSTED_FOR = 1.0
 """Seconds for which an idle connection is taken to be alive without asking it: asking costs a round trip."""
 
@@ -55,20 +57,13 @@ class PostgresEngine:
         self._slots = anyio.Semaphore(self.max_connections)
         if not _SCHEMA_NAME.fullmatch(self.schema):
             raise ConfigurationError("a schema's name here has small letters, digits and `_`, at most 63 of them")
-        psycopg = _driver()
-        try:
-            psycopg.conninfo.conninfo_to_dict(self.dsn)
-        except psycopg.ProgrammingError:
-            # Not `from`: that error quotes the parts of the address, the password among them.
-            raise ConfigurationError(
-                "the address of the database is not one that PostgreSQL understands, such as postgresql://user@host/db"
-            ) from None
+        _check_address(self.dsn)
 
     async def run(self, work: _Work[_Result]) -> _Result:
         """Run work that consists of one statement, which is a transaction by itself."""
         psycopg = _driver()
         try:
-            return await self._run_again(work, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure))
+            return await self._run_again(work, _undone(psycopg))
         except (psycopg.Error, OverflowError, UnicodeError) as error:
             # Not `from`: a database's error may quote the row that it is about.
             raise _translated(error) from None
@@ -148,6 +143,9 @@ class PostgresEngine:
 
         if db.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
             await _roll_back(db)
+        if db.info.transaction_status is TransactionStatus.UNKNOWN:
+            # The server cut it; it may well have cut all, so that those at rest are asked before they are used.
+            self._idle = [(idle, -math.inf) for idle, _ in self._idle]
         # Cancelled in the middle of a statement, it is still active: the server was told, but has not answered.
         if self._is_closed or db.info.transaction_status is not TransactionStatus.IDLE:
             await db.close()
@@ -223,6 +221,40 @@ class PostgresEngine:
         return version
 
 
+def _check_address(dsn: str) -> None:
+    """Refuse an address that cannot be meant, without a word of what is in it: part of that may be the password."""
+    psycopg = _driver()
+    try:
+        parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        # Not `from`: that error quotes the parts of the address, the password among them.
+        raise ConfigurationError(
+            "the address of the database is not one that PostgreSQL understands, such as postgresql://user@host/db"
+        ) from None
+    # With a password that was not encoded its rest is taken for the host or the port, which later errors would quote.
+    host, port = str(parts.get("host") or ""), str(parts.get("port") or "")
+    if ("@" in host and not host.startswith("@")) or not _PORTS.fullmatch(port):
+        raise ConfigurationError(
+            "the address of the database has an `@` in its host, or a port that is no number; in an address like "
+            "postgresql://user:password@host/db the signs @ : / ? # of a password are written as %40 %3A %2F %3F %23"
+        )
+
+
+def _undone(psycopg: ModuleType) -> tuple[type[Exception], ...]:
+    """The errors by which the server says that nothing of the work was kept.
+
+    An administrator's command ends a backend between two statements or rolls back the one it is at; a commit is not
+    interrupted. A crash says no such thing.
+    """
+    errors = psycopg.errors
+    return (
+        errors.DeadlockDetected,
+        errors.SerializationFailure,
+        errors.AdminShutdown,
+        errors.IdleSessionTimeout,
+    )
+
+
 def _driver() -> ModuleType:
     try:
         import psycopg
@@ -250,10 +282,17 @@ async def _close(db: Database) -> None:
 
 def _translated(error: Exception) -> StoreUnavailable:
     """Which error it was; and what the server said where that cannot quote a row."""
-    from psycopg import OperationalError
+    from psycopg import OperationalError, errors
 
+    about_no_row = (
+        OperationalError,
+        errors.InsufficientPrivilege,
+        errors.InvalidSchemaName,
+        errors.ReadOnlySqlTransaction,
+        errors.UndefinedTable,
+    )
     state = getattr(error, "sqlstate", None)
-    said = f": {str(error).splitlines()[0]}" if isinstance(error, OperationalError) and str(error) else ""
+    said = f": {str(error).splitlines()[0]}" if isinstance(error, about_no_row) and str(error) else ""
     return StoreUnavailable(
         f"the store in PostgreSQL failed with {type(error).__name__}{f' ({state})' if state else ''}{said}"
     )

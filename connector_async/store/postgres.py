@@ -7,6 +7,7 @@ from functools import partial
 
 import attrs
 
+from connector_async._arguments import check_kind
 from connector_async.store import _postgres_inbox as inbox
 from connector_async.store import _postgres_ledger as ledger
 from connector_async.store import _postgres_outbox as lanes
@@ -79,6 +80,7 @@ class PostgresStore:
     _outbox: Outbox = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        check_kind("dsn", self.dsn, str, "the address of a database, such as postgresql://user@host/db")
         self._engine = PostgresEngine(self.dsn, self.schema, MIGRATIONS, self.max_connections, self.patience)
         self._outbox = _PostgresOutbox(self._engine, self.max_entries, self.max_waiting, self.max_dead)
 

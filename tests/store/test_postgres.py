@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from connector_async.errors import ConfigurationError, StoreUnavailable
@@ -88,6 +89,8 @@ async def test_it_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -
     [
         (f"postgresql://app:{CANARY}-password@host:5432:5432/db?what", "ours", "address"),
         (f"host=h pasword={CANARY}-password", "ours", "address"),
+        (f"postgresql://app:half@{CANARY}-password@host/db", "ours", r"an `@` in its host.*%40"),
+        (f"postgresql://app:{CANARY}-password/half@host/db", "ours", "a port that is no number.*%2F"),
         ("host=h", 'ours"; DROP TABLE x', "name"),
         ("host=h", "Ours", "name"),
     ],
@@ -133,6 +136,74 @@ async def test_a_server_that_went_away_is_told_and_used_again_when_it_is_back(
     postgres_server.resume()
     monkeypatch.setattr("connector_async.store._postgres_engine._TRUSTED_FOR", -1.0)
     assert not await store.first_time(A, "k")
+    await store.aclose()
+
+
+@pytest.mark.parametrize("dsn", ["host=a,b port=1,2", "host=@abstract", "postgresql:///db", "", "host=/tmp port="])
+async def test_a_usual_address_is_taken(dsn: str) -> None:
+    """Several hosts, sockets, and all that the environment says."""
+    pytest.importorskip("psycopg")
+    await PostgresStore(dsn).aclose()
+
+
+def test_an_address_is_text() -> None:
+    """Locks a bug: an AttributeError from the driver."""
+    pytest.importorskip("psycopg")
+    wrong: Any = None
+    with pytest.raises(TypeError, match="dsn must be the address of a database"):
+        PostgresStore(wrong)
+
+
+def _terminate_all(place: PostgresPlace) -> int:
+    import psycopg
+
+    with psycopg.connect(place.dsn, autocommit=True) as db:
+        row = db.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def test_connections_that_an_administrator_ends_at_rest_cost_nobody_an_error(postgres: PostgresPlace) -> None:
+    """Locks a bug: each of them was tried, and failed a caller, although nothing of the work had begun."""
+    store = new_store(postgres, max_connections=8)
+    async with anyio.create_task_group() as tasks:
+        for number in range(30):
+            tasks.start_soon(store.first_time, A, f"k{number}")
+    assert _terminate_all(postgres) > 1
+    for number in range(10):
+        assert not await store.first_time(A, f"k{number}")
+    await store.outbox.put(A, [message(1)])
+    await store.aclose()
+
+
+async def test_work_that_an_administrator_ends_is_done_again(postgres: PostgresPlace) -> None:
+    """The server says so itself, and that nothing of it was kept."""
+    store = new_store(postgres)
+    assert await store.first_time(A, "k")
+    runs: list[int] = []
+
+    async def work(db: Any) -> str:
+        runs.append(1)
+        await db.execute("CREATE TABLE made_once (x int)")
+        if len(runs) == 1:
+            await anyio.to_thread.run_sync(_terminate_all, postgres)
+        await db.execute("SELECT 1")
+        return "done"
+
+    assert await store._engine.transact(work) == "done"
+    assert len(runs) == 2
+    await store.aclose()
+
+
+async def test_what_the_server_does_not_allow_is_told_in_its_words(postgres: PostgresPlace) -> None:
+    """Those errors are about tables and rights, never about a row."""
+    store = new_store(postgres)
+    await store.first_time(A, "k")
+    with pytest.raises(StoreUnavailable, match=r'UndefinedTable \(42P01\): relation "nowhere" does not exist'):
+        await store._engine.run(lambda db: db.execute("SELECT * FROM nowhere"))
     await store.aclose()
 
 
