@@ -48,6 +48,8 @@ class SendResult:
     async def delivered(self, *, timeout: float = 60.0) -> None:
         """Wait until the brand's side has received it (receipt ACCEPT, or READ, which implies it).
 
+        Not in a handler of the same conversation; see `Conversation.wait_for`.
+
         Raises:
             TimeoutError: No receipt came within `timeout` seconds.
             RuntimeError: No webhooks are connected: nothing can be heard.
@@ -56,7 +58,7 @@ class SendResult:
         await self._wait("ACCEPT", timeout)
 
     async def read(self, *, timeout: float = 600.0) -> None:
-        """Wait until an agent has read it (receipt READ).
+        """Wait until an agent has read it (receipt READ); as for `delivered`, not in a handler.
 
         Raises:
             TimeoutError: No receipt came within `timeout` seconds.

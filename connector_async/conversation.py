@@ -100,6 +100,9 @@ class Conversation(Voice):
         Events that came before the call do not count. Without `role` our own echoes do not count either, and nothing
         counts that is not meant for the consumer.
 
+        Not for a handler of this conversation: its events are handled one at a time, and the next one waits until
+        the handler has returned. Let the handler start a task, and wait there.
+
         Args:
             event_types: Classes of `connector_async.wire`; any event if there are none.
             role: Of the originator; see `Role`.

@@ -22,8 +22,10 @@ async def serve_app(app: Any, *, host: str, port: int, path: str) -> AsyncGenera
     """Serve an ASGI app at one path while the block runs; yields its URL.
 
     Raises:
-        ConfigurationError: uvicorn is not installed, or the port cannot be had.
+        ConfigurationError: uvicorn is not installed, the port cannot be had, or the path is none.
     """
+    if not path.startswith("/"):
+        raise ConfigurationError(f"path must begin with a slash, got {path!r}")
     try:
         import uvicorn
     except ImportError as error:

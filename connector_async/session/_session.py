@@ -108,6 +108,7 @@ class ConnectorSession(Lifecycle):
 
     async def find_conversation(self, conversation_id: str) -> Conversation | None:
         """A handle to a conversation that the store knows, or None."""
+        self._here()
         return await self._handles.find(conversation_id)
 
     # Sending
@@ -314,8 +315,10 @@ class ConnectorSession(Lifecycle):
             port: 0 for any free one.
 
         Raises:
-            ConfigurationError: uvicorn is not installed, or the port is in use.
+            ConfigurationError: uvicorn is not installed, the port is in use, or the path begins with no slash.
+            RuntimeError: The session is not entered yet.
         """
+        self._here()  # a forgotten `async with session` would be answered to each delivery, and told to nobody here
         app = self.webhook_app(ack=ack)
         async with serve_app(app, host=host, port=port, path=path) as url:
             yield url

@@ -221,6 +221,24 @@ async def test_what_is_no_port_is_told_and_leaves_no_socket(port: Any) -> None:
                 raise AssertionError("it must not be entered")
 
 
+async def test_a_path_without_its_slash_is_told() -> None:
+    """The URL would have been `http://127.0.0.1:8080webhooks`, and each delivery a 404."""
+    async with session_over(FakeCloud()) as session:
+        with pytest.raises(ConfigurationError, match="path must begin with a slash, got 'webhooks'"):
+            async with session.serve(port=0, path="webhooks"):
+                raise AssertionError("it must not be entered")
+
+
+async def test_a_session_that_is_not_entered_serves_nothing_and_finds_nobody() -> None:
+    """A forgotten `async with`: deliveries would be refused one by one, and a conversation called unknown."""
+    session = session_over(FakeCloud())
+    with pytest.raises(RuntimeError, match="not entered yet"):
+        async with session.serve(port=0):
+            raise AssertionError("it must not be entered")
+    with pytest.raises(RuntimeError, match="not entered yet"):
+        await session.find_conversation("c-1")
+
+
 async def test_a_port_in_use_is_told_in_one_sentence() -> None:
     """A clear error."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -539,6 +557,29 @@ async def test_an_open_conversation_that_only_a_webhook_can_name_is_waited_for(t
         else:
             with pytest.raises(ConversationAlreadyOpen):
                 await consumer.ensure_conversation()
+
+
+async def test_a_task_that_a_handler_starts_may_wait_for_what_comes_next() -> None:
+    """The handler itself may not: the next event of its conversation waits until it has returned."""
+    answers: list[str] = []
+
+    async def ask(incoming: Incoming[ContentEvent]) -> None:
+        answers.append((await incoming.conversation.wait_for(ContentEvent, timeout=10)).text)
+
+    async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session() as session:
+        cloud.deliver_to(session.webhook_app())
+        conversation = await session.consumer("customer").open_conversation()
+        async with anyio.create_task_group() as tasks:
+
+            @session.on(ContentEvent)
+            async def begin(incoming: Incoming[ContentEvent]) -> None:
+                if incoming.text == "begin":
+                    tasks.start_soon(ask, incoming)
+
+            cloud.agent.says(conversation.conversation_id, "begin")
+            await anyio.sleep(1)
+            cloud.agent.says(conversation.conversation_id, "blue")
+        assert answers == ["blue"]
 
 
 async def test_listeners_choose_by_role_and_class_and_several_wait_for_the_end(
