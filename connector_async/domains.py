@@ -38,6 +38,9 @@ _MAX_ANSWER = 65_536  # bytes; an answer has some hundred
 _HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 _ACCOUNT = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _SERVICES = {name.casefold(): name for name in ("sentinel", "idp", "asyncMessagingEnt", "swift")}
+_OTHER_SERVICES = frozenset(
+    {"accountconfigreadwrite", "accountconfigreadonly", "agentvep", "msghist", "smt", "messagingrestapidomain"}
+)
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -62,7 +65,8 @@ def check_base_url(value: object, *, what: str) -> str:
     """
     scheme, host, port = _take_apart(value)
     if host is None or scheme not in _SCHEMES:
-        raise ConfigurationError(f"{what}: expected https://host or a bare host, got {value!r}")
+        given = "one with a user or password in it" if isinstance(value, str) and "@" in value else repr(value)
+        raise ConfigurationError(f"{what}: expected https://host or a bare host, got {given}")
     if scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(f"{what}: http would send secrets in the clear to {host}; use https")
     return f"{scheme}://{_join(host, port)}"
@@ -94,12 +98,23 @@ class DomainSettings:
                 f"domains must be a mapping of service name to URL, or a Domain API's URL, got {kind_of(given)}"
             )
         for service in given:
-            meant = _SERVICES.get(str(service).casefold(), service)
-            if service != meant:
+            meant = _meant(service)
+            if service != meant and (meant not in given or str(service).casefold() == meant.casefold()):
                 # It would be looked up at the vendor's, and secrets sent there, in spite of this entry.
                 raise ConfigurationError(f"domains[{service!r}]: the service is called {meant!r}")
         overrides = {service: check_base_url(url, what=f"domains[{service!r}]") for service, url in given.items()}
         return cls(overrides, DOMAIN_API)
+
+
+def _meant(service: str) -> str:
+    """The service of ours that a name stands for, also a misspelt one; other names as they are."""
+    name = str(service).casefold()
+    if name in _SERVICES or name in _OTHER_SERVICES:
+        return _SERVICES.get(name, service)
+    import difflib  # for the rare name that is none of these: importing the session need not wait for it
+
+    near = difflib.get_close_matches(name, _SERVICES, 1, cutoff=0.8)
+    return _SERVICES[near[0]] if near else service
 
 
 @attrs.define
@@ -260,7 +275,7 @@ def _base_uri(content: bytes, service: str) -> object:
     except orjson.JSONDecodeError:
         return None
     found = _as_object(answer)
-    if "baseURIs" in found:
+    if found.get("baseURIs"):
         entries: Any = found["baseURIs"]
         # A list of one may come as its bare element.
         listed: Sequence[Any] = entries if is_array(entries) else [entries]

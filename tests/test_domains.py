@@ -101,6 +101,8 @@ async def test_a_host_is_asked_for_at_the_documented_address_over_https() -> Non
         {"service": "sentinel", "account": "1", "baseURI": GOOD},
         {"baseURIs": [{"service": "idp", "baseURI": "x"}, "odd", {"service": "sentinel", "baseURI": GOOD}]},
         {"baseURIs": {"service": "sentinel", "baseURI": GOOD}},
+        {"baseURIs": None, "baseURI": GOOD},
+        {"baseURIs": [], "service": "sentinel", "baseURI": GOOD},
         {"baseURI": f"https://{GOOD}"},
         {"baseURI": f"HTTPS://{GOOD.upper()}/"},
         {"baseURI": f"{GOOD}:443"},
@@ -458,6 +460,39 @@ def test_base_urls_that_cannot_be_used_are_refused_by_name(given: Any) -> None:
     """One sentence that says what to do."""
     with pytest.raises(ConfigurationError, match=r"domains\['idp'\]"):
         DomainSettings.of({"idp": given})
+
+
+def test_a_url_with_a_password_is_refused_without_it() -> None:
+    """Locks a bug: the error quoted it."""
+    for url in ("https://user:hunter2@host.example", "user:hunter2@host.example"):
+        with pytest.raises(ConfigurationError, match="got one with a user or password in it") as caught:
+            DomainSettings.of({"idp": url})
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("sentinell", "sentinel"),
+        ("sentinal", "sentinel"),
+        ("Sentinel", "sentinel"),
+        ("asyncMesagingEnt", "asyncMessagingEnt"),
+        ("asyncMessaging", "asyncMessagingEnt"),
+        ("SWFT", "swift"),
+    ],
+)
+def test_a_misspelt_service_is_told(name: str, meant: str) -> None:
+    """Locks a bug: the entry was ignored in silence, and the secrets went to the vendor's host."""
+    with pytest.raises(ConfigurationError, match=rf"domains\['{name}'\]: the service is called '{meant}'"):
+        DomainSettings.of({name: "host.example"})
+
+
+def test_services_that_are_not_ours_may_stand_there_too() -> None:
+    """Somebody may pass all that the Domain API lists."""
+    hosts = dict.fromkeys(
+        ("agentVep", "msgHist", "smt", "asyncMessaging", "asyncMessagingEnt", "xyz"), "host.example"
+    )
+    assert set(DomainSettings.of(hosts).overrides) == set(hosts)
 
 
 def test_without_anything_the_vendor_is_asked() -> None:
