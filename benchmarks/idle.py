@@ -41,7 +41,8 @@ async def idle(job: Job, *, consumers: int, held: str = "") -> dict[str, object]
     from connector_async import SessionLimits
     from connector_async.store.memory import MemoryStore
 
-    room = 2 * consumers + 2 * job.in_flight
+    # The default, for as many as fit twice into it.
+    room = max(100_000, 4 * (consumers + job.in_flight))
     store = MemoryStore(max_entries=room)
     limits = SessionLimits(max_in_flight=job.in_flight, max_cached_consumers=room, max_queue=room)
     async with open_session(job, limits, store) as session:

@@ -11,7 +11,6 @@ import anyio
 
 from connector_async._arguments import check_kind
 from connector_async._files import FileDownload, FileSource, download, file_type_of, read_file, upload
-from connector_async._order import Entry
 from connector_async._receipts import SentMessage
 from connector_async._register import Register
 from connector_async._send_result import SendResult
@@ -87,7 +86,7 @@ class Rare:
         self.shut: anyio.Event | None = None
 
 
-class Voice(Entry):
+class Voice:
     """The consumer's voice in one conversation; `Conversation` is made of it.
 
     Attributes:

@@ -12,6 +12,7 @@ import anyio
 import orjson
 
 from connector_async._concurrency import Clock, SingleFlight
+from connector_async._recent import Recent
 from connector_async._redact import mask
 from connector_async.auth._codes import APP_TOKEN_CODES
 from connector_async.auth._jwt import is_token, read_claims
@@ -70,9 +71,8 @@ class ConsumerTokens:
         self._store = store
         self._clock = clock
         self._flights = flights
-        self._max_cached = max_cached
         self._suspect = suspect
-        self._cache: OrderedDict[str, str] = OrderedDict()
+        self._cache: Recent[str, str] = Recent(max_cached)
         self._renewed: OrderedDict[str, float] = OrderedDict()
         self._limit = anyio.Semaphore(_MAX_FETCHES)
         self._target: tuple[str, Target] | None = None
@@ -82,10 +82,7 @@ class ConsumerTokens:
 
     def known(self, ext_consumer_id: str) -> str | None:
         """The token, if it is in memory."""
-        token = self._cache.get(ext_consumer_id)
-        if token is not None:
-            self._cache.move_to_end(ext_consumer_id)
-        return token
+        return self._cache.get(ext_consumer_id)
 
     async def get(self, ext_consumer_id: str) -> str:
         """The token, from memory, the store or the identity service. Safe to cancel; others keep waiting.
@@ -121,7 +118,7 @@ class ConsumerTokens:
 
     def forget(self, ext_consumer_id: str) -> None:
         """Drop the token from memory."""
-        self._cache.pop(ext_consumer_id, None)
+        self._cache.pop(ext_consumer_id)
 
     def abort(self) -> None:
         """End the exchanges under way."""
@@ -217,10 +214,7 @@ class ConsumerTokens:
         return self._target[1]
 
     def _keep(self, ext_consumer_id: str, token: str) -> str:
-        self._cache[ext_consumer_id] = token
-        self._cache.move_to_end(ext_consumer_id)
-        if len(self._cache) > self._max_cached:
-            self._cache.popitem(last=False)
+        self._cache.put(ext_consumer_id, token)
         return token
 
 

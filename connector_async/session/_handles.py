@@ -6,7 +6,7 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from connector_async._concurrency import Slot
-from connector_async._order import Order
+from connector_async._recent import Recent
 from connector_async.consumer import Consumer
 from connector_async.conversation import Conversation
 from connector_async.exchange.desk import ClientPropertiesHeader, Desk
@@ -44,9 +44,8 @@ class Handles:
         self._max_current = max_current
         self.ears: dict[str, Slot] = {}
         self._consumers: WeakValueDictionary[str, Consumer] = WeakValueDictionary()
-        self._current: dict[str, Conversation] = {}  # by consumer
+        self._current: Recent[str, Conversation] = Recent(max_current)  # by consumer
         self._current_by_id: dict[str, Conversation] = {}
-        self._by_use: Order[Conversation] = Order()
         self._others: WeakValueDictionary[str, Conversation] = WeakValueDictionary()
         self._openings: dict[str, ClientPropertiesHeader] = {}  # by consumer, until its conversation has a handle
 
@@ -113,10 +112,7 @@ class Handles:
 
     def current(self, ext_consumer_id: str) -> Conversation | None:
         """The consumer's conversation that is known to be open."""
-        conversation = self._current.get(ext_consumer_id)
-        if conversation is not None:
-            self._by_use.touch(conversation)
-        return conversation
+        return self._current.get(ext_consumer_id)
 
     def adopt(self, conversation: Conversation) -> None:
         """This is the open conversation of its consumer."""
@@ -126,20 +122,21 @@ class Handles:
         if before is not None:
             self.leave(before)
         self._openings.pop(conversation.ext_consumer_id, None)
-        self._current[conversation.ext_consumer_id] = conversation
+        dropped = self._current.put(conversation.ext_consumer_id, conversation)
+        if dropped is not None:
+            self._keep_no_more(dropped)
         self._current_by_id[conversation.conversation_id] = conversation
         self._others.pop(conversation.conversation_id, None)
-        self._by_use.add(conversation)
-        if self._by_use.count > self._max_current:
-            self.leave(self._by_use.oldest)
 
     def leave(self, conversation: Conversation) -> None:
         """This one is not, or not any more: from now on it lives as long as somebody holds it."""
         if self._current.get(conversation.ext_consumer_id) is conversation:
-            del self._current[conversation.ext_consumer_id]
-            del self._current_by_id[conversation.conversation_id]
-            self._by_use.remove(conversation)
-            self._others[conversation.conversation_id] = conversation
+            self._current.pop(conversation.ext_consumer_id)
+            self._keep_no_more(conversation)
+
+    def _keep_no_more(self, conversation: Conversation) -> None:
+        del self._current_by_id[conversation.conversation_id]
+        self._others[conversation.conversation_id] = conversation
 
     def in_use(self, conversation_id: str) -> Conversation | None:
         """The handle of a conversation that is kept, or that somebody holds."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from connector_async._order import Entry, Order
+from connector_async.store._order import Entry, Order
 from connector_async.store.base import ConsumerRecord, ConversationRecord
 
 __all__ = ["MemoryRecords"]
@@ -20,7 +20,7 @@ class _Account:
     def __init__(self, account_id: str) -> None:
         self.account_id = account_id
         self.consumers: dict[str, _Consumer] = {}
-        self.by_lp_id: dict[str | bytes, _Consumer] = {}
+        self.by_lp_id: dict[str | int, _Consumer] = {}
         self.conversations: dict[str, _Conversation] = {}
 
 
@@ -30,7 +30,7 @@ class _Consumer(Entry):
     def __init__(self, account: _Account, ext_consumer_id: str) -> None:
         self.account = account
         self.ext_consumer_id = ext_consumer_id
-        self.lp_consumer_id: str | bytes | None = None
+        self.lp_consumer_id: str | int | None = None
         self.token: str | None = None  # while there is no record of it, but of its conversations
         self.newest: _Conversation | None = None
 
@@ -39,7 +39,7 @@ class _Consumer(Entry):
         return ConsumerRecord(
             account_id=self.account.account_id,
             ext_consumer_id=self.ext_consumer_id,
-            lp_consumer_id=lp_consumer_id.hex() if isinstance(lp_consumer_id, bytes) else lp_consumer_id,
+            lp_consumer_id=None if lp_consumer_id is None else _unpacked(lp_consumer_id),
             token=token,
         )
 
@@ -219,10 +219,14 @@ def _conversations_of(consumer: _Consumer) -> Iterator[_Conversation]:
         conversation = conversation.elder
 
 
-def _packed(lp_consumer_id: str) -> str | bytes:
-    """The cloud's ids are 64 hexadecimal digits: as bytes they take half the memory. Any other stays as it is."""
+def _packed(lp_consumer_id: str) -> str | int:
+    """The cloud's ids are 64 hexadecimal digits: as a number they take half the memory. Any other stays as it is."""
     try:
-        packed = bytes.fromhex(lp_consumer_id)
+        packed = int(lp_consumer_id, 16)
     except ValueError:
         return lp_consumer_id
-    return packed if packed.hex() == lp_consumer_id else lp_consumer_id
+    return packed if _unpacked(packed) == lp_consumer_id else lp_consumer_id
+
+
+def _unpacked(packed: str | int) -> str:
+    return packed if isinstance(packed, str) else f"{packed:064x}"
