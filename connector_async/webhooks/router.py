@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 import attrs
 
+from connector_async._arguments import check_classes, check_kind
 from connector_async.webhooks.incoming import Incoming, Unclaimed
 from connector_async.wire import MessageAudience
 
@@ -166,7 +167,12 @@ class Router:
             audience: For whom it must be meant; None: for whomever. What is not for ALL must not be shown to the
                 consumer.
             when: Any further condition; must not block.
+
+        Raises:
+            TypeError: An event type is no class, as where the parentheses after `on` are missing.
         """
+        # Unchecked, `@router.on` without parentheses would take the handler for an event type, and add nothing.
+        check_classes("the arguments of `on`", event_types)
 
         def add(handler: Handler[Any]) -> Handler[Any]:
             route = _Route(
@@ -208,8 +214,10 @@ class Router:
         """Add the handlers of another router, now and later; its middleware stays around its own handlers only.
 
         Raises:
+            TypeError: It is no router.
             ValueError: It contains this router.
         """
+        check_kind("what is included", router, Router, "a Router")
         if any(one is self for one in router.routers()):
             raise ValueError("a router cannot include itself")
         self._routes.append(router)

@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from connector_async import ContentEvent, Incoming
+from connector_async.testing import signed_headers
 from connector_async.wire import MessagingEvent, MessagingEvents, Notification
 from tests.doubles import FakeCloud
 from tests.session.rig import session_over
@@ -40,3 +41,16 @@ async def test_a_session_that_never_hears_closes_without_handlers_to_wait_for() 
         async with session_over(FakeCloud()) as session:
             pass
         assert (await session.aclose()).unhandled == 0
+
+
+async def test_a_delivery_before_the_session_is_entered_is_an_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    """The app may be made, and served, before: found by reading, the account was said not to be served here."""
+    session = session_over(FakeCloud())
+    app = session.webhook_app()
+    body = b"{}"
+    headers = signed_headers(body, account_id="12345678", client_id="client", secret="a-secret")
+    with anyio.fail_after(5):
+        assert await app.handle(headers, body) == (500, b"error")
+        assert "not entered yet" in caplog.text
+        async with session:
+            assert (await app.handle(headers, body))[0] == 400

@@ -1,4 +1,4 @@
-"""What each `ack` promises holds whenever a worker ends, with handlers slow and fast, failing and hanging beside it."""
+"""What each `ack` promises holds whenever a worker ends, and with whatever handlers: slow, fast, failing, hanging."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEEDS = range(12)
 
 
 class World:
-    """The vendor, who delivers what was not answered with 200 once more; and handlers that behave as chance has it."""
+    """The vendor, who notes what was answered with 200, and handlers that behave as chance has it."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -64,7 +64,7 @@ class World:
             await anyio.sleep(self.chance.random() * 1.5)
             left = await worker.dispatcher.drain(drain)
             self.done_in_time = len(self.done)
-            return left
+        return left
 
 
 @pytest.mark.parametrize("seed", SEEDS)

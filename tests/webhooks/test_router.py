@@ -388,3 +388,13 @@ async def test_kinds_of_dialogs_are_remembered_within_bounds(monkeypatch: pytest
         await worker.deliver(content("s1", 0, conversationId="c"), content("s2", 0, conversationId="c"))
         await worker.quiet()
     assert [one.dialog_type for one in heard.got] == [None, "POST_SURVEY"]
+
+
+@pytest.mark.parametrize("given", ["ContentEvent", print, 5])
+def test_what_is_no_event_type_is_refused(given: Any) -> None:
+    """Found by trial: `@router.on` without parentheses added nothing, and said nothing."""
+    router = Router()
+    with pytest.raises(TypeError, match="classes"):
+        router.on(given)
+    with pytest.raises(TypeError, match="Router"):
+        router.include(given)
