@@ -61,6 +61,14 @@ class _Lane:
         return min(self.entries[:2])
 
 
+def _unset(wall: Callable[[], float]) -> Callable[[], float]:
+    """The wall's clock as it would be if nobody set it: leases and pauses must not end, or last, an hour more."""
+    if wall is not time.time:
+        return wall
+    began = time.time() - time.monotonic()
+    return lambda: began + time.monotonic()
+
+
 @attrs.define(eq=False)
 class MemoryOutbox:
     """Lanes in dictionaries. See `Outbox` for what each method does.
@@ -75,7 +83,7 @@ class MemoryOutbox:
     max_waiting: int = attrs.field(default=1_000_000, kw_only=True)
     max_settled: int = attrs.field(default=100_000, kw_only=True)
     max_dead: int = attrs.field(default=10_000, kw_only=True)
-    wall: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
+    wall: Callable[[], float] = attrs.field(default=time.time, converter=_unset, kw_only=True)
     _entries: dict[_Key, _Entry] = attrs.field(factory=dict[_Key, _Entry], init=False, repr=False)
     _lanes: dict[_Key, _Lane] = attrs.field(factory=dict[_Key, _Lane], init=False, repr=False)
     _unsettled: Counter[str] = attrs.field(factory=Counter[str], init=False, repr=False)

@@ -11,6 +11,7 @@ import attrs
 
 from connector_async.store import _sqlite_lanes as lanes
 from connector_async.store import _sqlite_ledger as ledger
+from connector_async.store._sqlite_clock import SteadyClock
 from connector_async.store._sqlite_engine import SqliteEngine
 from connector_async.store._sqlite_presence import Presence
 from connector_async.store.outbox import (
@@ -31,7 +32,8 @@ class SqliteOutbox:
     """Made by `SqliteStore.outbox`. See `Outbox` for what each method does.
 
     Args:
-        wall: The clock, in seconds; the processes of one machine have one.
+        wall: A clock of the caller's own, in seconds. The wall's is taken for one that nobody sets; see
+            `SteadyClock`.
     """
 
     engine: SqliteEngine = attrs.field(repr=False)
@@ -39,11 +41,15 @@ class SqliteOutbox:
     max_settled: int = attrs.field(kw_only=True)
     max_dead: int = attrs.field(kw_only=True)
     wall: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
+    _clock: SteadyClock = attrs.field(factory=SteadyClock.of_this_boot, init=False, repr=False)
     _presence: Presence = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._presence = Presence(self.engine.path)
         self.engine.on_close.append(self._presence.leave)
+
+    def _now(self, db: sqlite3.Connection, *, writes: bool = True) -> float:
+        return self._clock.now(db, writes=writes) if self.wall is time.time else self.wall()
 
     @property
     def durable(self) -> bool:
@@ -53,20 +59,14 @@ class SqliteOutbox:
     async def put(self, account_id: str, messages: Sequence[OutboxMessage]) -> list[PutResult]:
         """Keep messages; those ADDED are on disk."""
         return await self.engine.write(
-            partial(
-                lanes.put,
-                account_id=account_id,
-                messages=messages,
-                now=self.wall(),
-                max_waiting=self.max_waiting,
-            )
+            lambda db: lanes.put(db, account_id, messages, now=self._now(db), max_waiting=self.max_waiting)
         )
 
     async def claim(self, account_id: str, *, owner: str, lease: float, limit: int) -> list[Claim]:
         """Take up to `limit` lanes that are free and due, longest due first."""
-        now = self.wall()
 
         def claim(db: sqlite3.Connection) -> list[Claim]:
+            now = self._now(db)
             self._presence.hold(owner)
             for file, owners in self._presence.dead().items():
                 if not lanes.inherit(db, owners, now=now):
@@ -81,11 +81,11 @@ class SqliteOutbox:
     ) -> list[Advance]:
         """Settle heads, and begin the next of each lane."""
         return await self.engine.write(
-            partial(
-                lanes.advance,
-                account_id=account_id,
-                settlements=settlements,
-                now=self.wall(),
+            lambda db: lanes.advance(
+                db,
+                account_id,
+                settlements,
+                now=self._now(db),
                 lease=lease,
                 max_settled=self.max_settled,
                 max_dead=self.max_dead,
@@ -94,20 +94,21 @@ class SqliteOutbox:
 
     async def renew(self, account_id: str, *, owner: str, lease: float) -> frozenset[str]:
         """Extend the leases of a pump; the lanes that it still owns."""
-        until = self.wall() + lease
-        return await self.engine.write(partial(lanes.renew, account_id=account_id, owner=owner, until=until))
+        return await self.engine.write(
+            lambda db: lanes.renew(db, account_id, owner=owner, until=self._now(db) + lease)
+        )
 
     async def release(self, account_id: str, claims: Sequence[Claim]) -> int:
         """Give lanes back whose heads were certainly not sent."""
-        return await self.engine.write(partial(lanes.release, account_id=account_id, claims=claims, now=self.wall()))
+        return await self.engine.write(lambda db: lanes.release(db, account_id, claims, now=self._now(db)))
 
     async def counts(self, account_id: str) -> OutboxCounts:
         """How many are where."""
-        return await self.engine.read(partial(ledger.counts, account_id=account_id, now=self.wall()))
+        return await self.engine.read(lambda db: ledger.counts(db, account_id, now=self._now(db, writes=False)))
 
     async def next_due(self, account_id: str) -> float | None:
         """Seconds until a lane can be claimed."""
-        return await self.engine.read(partial(lanes.next_due, account_id=account_id, now=self.wall()))
+        return await self.engine.read(lambda db: lanes.next_due(db, account_id, now=self._now(db, writes=False)))
 
     async def find(self, account_id: str, message_id: str) -> OutboxEntry | None:
         """One message."""
@@ -119,15 +120,11 @@ class SqliteOutbox:
 
     async def revive(self, account_id: str, message_id: str) -> bool:
         """Let a dead one be sent again, in its old place."""
-        return await self.engine.write(
-            partial(ledger.revive, account_id=account_id, message_id=message_id, now=self.wall())
-        )
+        return await self.engine.write(lambda db: ledger.revive(db, account_id, message_id, now=self._now(db)))
 
     async def discard(self, account_id: str, message_id: str) -> bool:
         """Let the messages behind a final one go on."""
-        return await self.engine.write(
-            partial(ledger.discard, account_id=account_id, message_id=message_id, now=self.wall())
-        )
+        return await self.engine.write(lambda db: ledger.discard(db, account_id, message_id, now=self._now(db)))
 
     async def forget(self, account_id: str, ext_consumer_id: str) -> None:
         """Erase a consumer's messages."""
