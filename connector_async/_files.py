@@ -113,15 +113,16 @@ async def upload(desk: Desk, ask: AskUrl, content: bytes, file_type: str) -> str
     failure: NotSent | None = None
     for _ in range(_TRIES):
         granted = await ask(request)
+        url = await _url(desk, granted)
         try:
             response = await desk.client.put(
-                await _url(desk, granted),
+                url,
                 content=content,
                 headers={"Content-Type": "application/octet-stream"},
                 follow_redirects=False,
                 timeout=None,
             )
-        except httpx.HTTPError as error:
+        except Exception as error:  # noqa: BLE001 - of httpx, or of whatever transport of the user's stands beneath it
             failure = _storage_failed(f"does not answer ({type(error).__name__})")
             failure.__cause__ = error
             continue
@@ -150,7 +151,7 @@ class FileDownload:
     def size(self) -> int | None:
         """Bytes, as the storage says; None if it does not."""
         stated = self._response.headers.get("content-length", "")
-        return int(stated) if stated.isascii() and stated.isdigit() else None
+        return int(stated) if stated.isascii() and stated.isdigit() and len(stated) <= 18 else None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The file's bytes, in order.
@@ -166,7 +167,9 @@ class FileDownload:
                 if received > self._max_bytes:
                     raise ResponseTooLarge(f"the file exceeds {self._max_bytes} bytes")
                 yield chunk
-        except httpx.HTTPError as error:
+        except ResponseTooLarge:
+            raise
+        except Exception as error:
             raise _storage_failed(f"broke off after {received} bytes ({type(error).__name__})") from error
 
     async def read(self) -> bytes:
@@ -190,7 +193,7 @@ async def download(desk: Desk, ask: AskUrl, relative_path: str, max_bytes: int) 
                 response = await stack.enter_async_context(
                     desk.client.stream("GET", url, follow_redirects=False, timeout=None)
                 )
-            except httpx.HTTPError as error:
+            except Exception as error:
                 raise _storage_failed(f"does not answer ({type(error).__name__})") from error
             if response.status_code == 401 and not last_chance:
                 continue

@@ -489,9 +489,8 @@ def test_a_misspelt_service_is_told(name: str, meant: str) -> None:
 
 def test_services_that_are_not_ours_may_stand_there_too() -> None:
     """Somebody may pass all that the Domain API lists."""
-    hosts = dict.fromkeys(
-        ("agentVep", "msgHist", "smt", "asyncMessaging", "asyncMessagingEnt", "xyz"), "host.example"
-    )
+    names = ["agentVep", "msgHist", "smt", "asyncMessaging", "asyncMessagingEnt", "xyz"]
+    hosts = dict.fromkeys(names, "host.example")
     assert set(DomainSettings.of(hosts).overrides) == set(hosts)
 
 
