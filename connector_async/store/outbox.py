@@ -173,7 +173,7 @@ class Outbox(Protocol):
 
     Times are durations: each engine has one clock of its own (a shared database's is the database's), so that the
     clocks of the machines need not agree. In memory, and in a file on Linux, nobody can set it; where the server of a
-    database jumps back, what waits there waits as much longer. Batches are written together: all of a call or none of it.
+    database jumps back, what waits there waits as much longer. Batches are written together: all of a call, or none.
     Every method raises StoreUnavailable when the engine cannot be used; nothing was changed then.
     """
 
