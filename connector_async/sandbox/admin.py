@@ -54,6 +54,9 @@ _PATHS = {
 }
 
 
+_LONGEST = 259_200.0  # seconds: three days, as a manifest may ask for
+
+
 class _Json(JSONResponse):
     def render(self, content: Any) -> bytes:
         return dumps(content)
@@ -140,7 +143,7 @@ class _Admin:
         account_id = self._account_id(request)
         if request.method == "PUT":
             body = await _body(request)
-            retention, algorithm = body.get("retention_time"), body.get("signature", "sha1")
+            retention, algorithm = _seconds(body, "retention_time", None, lowest=2), body.get("signature", "sha1")
             if algorithm not in ("sha1", "sha256"):
                 raise HTTPException(400, "signature must be sha1 or sha256")
             if isinstance(body.get("url"), str):
@@ -155,23 +158,36 @@ class _Admin:
         verb, body = request.path_params["verb"], await _body(request)
         desk = self._cloud.agent_of(self._account_id(request))
         if verb == "hears":
-            return _Json({"text": await desk.hears(body.get("conversation_id"), timeout=body.get("timeout", 5.0))})
+            timeout = _seconds(body, "timeout", 5.0) or 0.0
+            return _Json({"text": await desk.hears(body.get("conversation_id"), timeout=timeout)})
         if verb not in AGENT_VERBS:
             raise LookupError(f"an agent cannot {verb!r}; known are {', '.join(AGENT_VERBS)}, hears")
         return _Json({"sequence": _call(getattr(desk, verb), body)})
 
     async def settle(self, request: Request) -> Response:
         body = await _body(request)
-        await self._cloud.settle(timeout=body.get("timeout", 10.0))
+        await self._cloud.settle(timeout=_seconds(body, "timeout", 10.0) or 0.0)
         return _Json({"settled": True})
 
 
 def _call(act: Callable[..., int | None], body: Json) -> int | None:
     try:
         inspect.signature(act).bind(**body)
-    except TypeError as error:
-        raise HTTPException(400, str(error)) from error
-    return act(**body)
+        return act(**body)
+    except KeyError as error:
+        raise HTTPException(400, f"{error} is missing") from error
+    except (TypeError, AttributeError) as error:
+        raise HTTPException(400, f"a value is of the wrong kind: {error}") from error
+
+
+def _seconds(body: Json, name: str, default: float | None, *, lowest: float = 0.0) -> float | None:
+    """A number of seconds among the settings of a call, up to the longest retention time."""
+    value = body.get(name, default)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise HTTPException(400, f"{name} must be a number of seconds")
+    if value is not None and not lowest <= value <= _LONGEST:
+        raise HTTPException(400, f"{name} must be from {lowest:g} to {_LONGEST:g} seconds")
+    return value
 
 
 def make_admin(cloud: Sandbox) -> Starlette:

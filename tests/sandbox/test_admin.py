@@ -102,3 +102,38 @@ async def test_webhooks_are_pointed_elsewhere() -> None:
         answer = await call.http.put("/sandbox/webhooks", json=manifest)
         assert answer.json()["endpoints"] == ["cqm.ExConversationChangeNotification"]
         assert (await call.http.get("/sandbox/webhooks")).json()["state"] == "UP"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("agent/says", {"text": "x", "quick_replies": 5}, "a value is of the wrong kind"),
+        ("agent/closes", {"by": 5}, "a value is of the wrong kind"),
+        ("agent/joins", {"agent_id": []}, "a value is of the wrong kind"),
+        ("agent/publishes", {"event": "x"}, "a value is of the wrong kind"),
+        ("agent/publishes", {"event": {}}, "'type' is missing"),
+        ("agent/reads", {"sequences": 5}, "a value is of the wrong kind"),
+        ("agent/hears", {"timeout": "soon"}, "timeout must be a number of seconds"),
+        ("agent/hears", {"timeout": True}, "timeout must be a number of seconds"),
+        ("settle", {"timeout": -1}, "timeout must be from 0 to"),
+    ],
+)
+async def test_a_value_of_the_wrong_kind_is_told(path: str, body: dict[str, object], sentence: str) -> None:
+    """Locks a bug: the sandbox answered 500, and waited for ever where a timeout was null."""
+    async with in_process() as call:
+        conversation_id = await call.open(await call.headers())
+        given = body if path == "settle" else {"conversation_id": conversation_id, **body}
+        answer = await call.http.post(f"/sandbox/{path}", json=given)
+        assert (answer.status_code, sentence in answer.json()["error"]) == (400, True)
+        waited = await call.http.post("/sandbox/agent/hears", json={"timeout": None})
+        assert waited.status_code == 408
+
+
+async def test_a_retention_time_must_be_one_that_a_manifest_may_ask_for() -> None:
+    """Webhooks retry policy: 2 seconds to 3 days."""
+    async with in_process() as call:
+        for wrong in ("x", 1, 259_201):
+            body = {"url": "http://127.0.0.1:1/", "retention_time": wrong}
+            answer = await call.http.put("/sandbox/webhooks", json=body)
+            assert answer.status_code == 400
+            assert "retention_time must be" in answer.json()["error"]
