@@ -18,14 +18,18 @@ __all__ = ["dump"]
 _DEEPEST: Final = 256  # levels; the writer beneath takes 254
 
 
-def dump(value: object) -> bytes:
+def dump(value: object, options: int | None = None) -> bytes:
     """Write a JSON value, with messages in it, as compact UTF-8.
+
+    Args:
+        value: The value.
+        options: Those of orjson, such as for indenting.
 
     Raises:
         LocalProtocolError: Something in it has no JSON form; the message says where.
     """
     try:
-        raw = orjson.dumps(value, _as_json)
+        raw = orjson.dumps(value, _as_json, options)
     except TypeError as error:  # orjson's own error is one
         # Its text names the reason only, never a value.
         reason = next(_unwritable(value, "$", 0), str(error))

@@ -17,9 +17,10 @@ import orjson
 
 from connector_async.errors import RemoteProtocolError
 from connector_async.wire._base import Message
-from connector_async.wire._checks import instance, maybe, text, texts, truth, whole
+from connector_async.wire._checks import each, instance, maybe, text, texts, truth, whole
 from connector_async.wire._converter import read_as, readers, writers
 from connector_async.wire._reading import is_array
+from connector_async.wire._writing import dump
 from connector_async.wire.vocabulary import WebhookEvent
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
 MIN_RETENTION: Final = 2  # seconds
 MAX_RETENTION: Final = 259_200  # seconds: three days
 MAX_RETRIES: Final = 5
+
+_TEXTS: Final = each(text())
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -160,7 +163,7 @@ class EngagementCapability(Message):
 
     design_engagement: bool = attrs.field(default=False, validator=truth)
     design_window: bool = attrs.field(default=False, validator=truth)
-    entry_point: tuple[str, ...] = attrs.field(default=("section",), converter=texts)
+    entry_point: tuple[str, ...] = attrs.field(default=("section",), converter=texts, validator=_TEXTS)
     visitor_behavior: tuple[str, ...] = attrs.field(
         default=(
             "visited_location",
@@ -175,6 +178,7 @@ class EngagementCapability(Message):
             "service_activity",
         ),
         converter=texts,
+        validator=_TEXTS,
     )
     target_audience: tuple[str, ...] = attrs.field(
         default=(
@@ -196,11 +200,14 @@ class EngagementCapability(Message):
             "registration_date",
         ),
         converter=texts,
+        validator=_TEXTS,
     )
     goal: tuple[str, ...] = attrs.field(
-        default=("url", "purchase_total", "num_of_pages", "lead", "service_activity"), converter=texts
+        default=("url", "purchase_total", "num_of_pages", "lead", "service_activity"),
+        converter=texts,
+        validator=_TEXTS,
     )
-    consumer_identity: tuple[str, ...] = attrs.field(default=("auth",), converter=texts)
+    consumer_identity: tuple[str, ...] = attrs.field(default=("auth",), converter=texts, validator=_TEXTS)
     language_selection: bool = attrs.field(default=False, validator=truth)
 
 
@@ -226,11 +233,6 @@ class Capabilities(Message):
     broadcast: BroadcastCapability | None = attrs.field(default=None, validator=maybe(instance(BroadcastCapability)))
 
 
-def _check_redirects(owner: object, attribute: attrs.Attribute[Any], value: tuple[object, ...] | None) -> None:
-    for uri in value or ():
-        text(maximum=128)(owner, attribute, uri)
-
-
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class AppManifest(Message):
     """An app installation.
@@ -254,9 +256,9 @@ class AppManifest(Message):
     client_name: str = attrs.field(validator=text(minimum=1, maximum=128))
     display_name: str | None = attrs.field(default=None, validator=maybe(text(maximum=128)))
     description: str | None = attrs.field(default=None, validator=maybe(text(maximum=256)))
-    grant_types: tuple[str, ...] = attrs.field(default=("client_credentials",), converter=texts)
-    response_types: tuple[str, ...] = attrs.field(default=(), converter=texts)
-    redirect_uris: tuple[str, ...] = attrs.field(default=(), converter=texts, validator=_check_redirects)
+    grant_types: tuple[str, ...] = attrs.field(default=("client_credentials",), converter=texts, validator=_TEXTS)
+    response_types: tuple[str, ...] = attrs.field(default=(), converter=texts, validator=_TEXTS)
+    redirect_uris: tuple[str, ...] = attrs.field(default=(), converter=texts, validator=each(text(maximum=128)))
     scope: str | None = attrs.field(default="msg.consumer", validator=maybe(text(maximum=128)))
     logo_uri: str | None = attrs.field(default=None, validator=maybe(text(maximum=1024)))
     enabled: bool | None = attrs.field(default=None, validator=maybe(truth))
@@ -271,8 +273,12 @@ class AppManifest(Message):
     deleted: bool | None = attrs.field(default=None, validator=maybe(truth))
 
     def to_json(self) -> str:
-        """The manifest as indented JSON."""
-        return orjson.dumps(writers[AppManifest](self), option=orjson.OPT_INDENT_2).decode()
+        """The manifest as indented JSON.
+
+        Raises:
+            LocalProtocolError: A value in it has no JSON form.
+        """
+        return dump(writers[AppManifest](self), orjson.OPT_INDENT_2).decode()
 
     def problems(self) -> list[str]:
         """Say in sentences what keeps this manifest from working for a connector; nothing when all is well.

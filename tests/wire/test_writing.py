@@ -9,6 +9,7 @@ import pytest
 
 from connector_async.errors import LocalProtocolError
 from connector_async.wire import (
+    AppManifest,
     ClientProperties,
     ContentEvent,
     ExternalId,
@@ -19,6 +20,7 @@ from connector_async.wire import (
     decode_request,
     encode,
     encode_request,
+    parse_manifest,
     parse_notification,
     parse_request,
     parse_response,
@@ -125,3 +127,14 @@ def test_no_repr_shows_the_text_of_an_untyped_answer_or_notification() -> None:
     assert not [one for one in shown if "secret" in one]
     assert repr(Response(code="OK", body=words)) == "Response(code='OK', body={...})"
     assert repr(Response(code="OK", body=[1])) == "Response(code='OK', body=[...])"
+
+
+def test_a_manifest_that_cannot_be_written_is_refused_by_place() -> None:
+    """Locks a bug: orjson's TypeError came out."""
+    manifest = parse_manifest({"client_name": "x", "capabilities": {"odd": 10**30}})
+    with pytest.raises(LocalProtocolError, match=r"more than 64 bits @ \$\.capabilities\.odd$"):
+        manifest.to_json()
+    wrong: Any
+    for name, wrong in {"grant_types": 5, "response_types": [5], "redirect_uris": None}.items():
+        with pytest.raises(TypeError, match=name):
+            AppManifest(client_name="x", **{name: wrong})
