@@ -73,6 +73,23 @@ def _logs_no_secret() -> Iterator[None]:
     assert not watch.leaks, f"a secret reached the log: {watch.leaks}"
 
 
+# In a worker of xdist three would measure: coverage by itself, for the variable says so to each process; pytest-cov as if
+# there were no workers; and pytest-cov for the worker. The last is the one that counts. Where it rests (`no_cover`) the
+# others would go on, so they end before it begins.
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """The worker's own measurement sets the variable again, for the processes that its tests start."""
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    measuring: Any = config.pluginmanager.getplugin("_cov")
+    if hasattr(config, "workerinput") and measuring is not None:
+        measuring.cov_controller.pause()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     report = yield
