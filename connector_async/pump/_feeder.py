@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 
 import anyio
@@ -45,7 +45,7 @@ class Feeder:
         self._clock = clock
         self._stopping = stopping
         self._added = 0
-        self._held: list[PumpMessage] = []
+        self._held: list[OutboxMessage] = []
         self._putting = 0
         self._reading = True
         self._failure: Exception | None = None
@@ -56,13 +56,24 @@ class Feeder:
         """Read all and put it; the source's error is raised when what was read before is put."""
         if isinstance(messages, AsyncIterable):
             await self._feed_async(messages)
-            if self._failure is not None:
-                raise self._failure
-            return self._added
-        source = iter(messages)
-        while not self._stopping.is_set() and (batch := list(islice(source, _BATCH))):
-            await self._put_all(batch)
+        else:
+            source = iter(messages)
+            while not self._stopping.is_set() and (batch := self._next_of(source)):
+                await self._put_all(batch)
+        if self._failure is not None:
+            raise self._failure
         return self._added
+
+    def _next_of(self, source: Iterator[PumpMessage]) -> list[OutboxMessage]:
+        """What comes next, up to the first that cannot be read or written; nothing after that."""
+        batch: list[OutboxMessage] = []
+        try:
+            if self._failure is None:
+                # One by one: what was read before a mistake is not lost with it.
+                batch.extend(to_outbox(message) for message in islice(source, _BATCH))
+        except BaseException as error:  # noqa: BLE001 - raised when what came before it is put
+            self._failure = failure_of(error)
+        return batch
 
     async def _feed_async(self, messages: AsyncIterable[PumpMessage]) -> None:
         # Apart, so that what has come is put while the source lets us wait for more.
@@ -86,7 +97,7 @@ class Feeder:
     async def _read(self, messages: AsyncIterable[PumpMessage]) -> None:
         try:
             async for message in messages:
-                self._held.append(message)
+                self._held.append(to_outbox(message))
                 self._news.settle()
                 while len(self._held) + self._putting >= _BATCH:
                     self._room = self._clock.slot()
@@ -105,8 +116,7 @@ class Feeder:
         await self._stopping.wait()
         self._news.settle()
 
-    async def _put_all(self, messages: list[PumpMessage]) -> None:
-        batch = [to_outbox(message) for message in messages]
+    async def _put_all(self, batch: list[OutboxMessage]) -> None:
         pauses = Pauses(first=_FULL_PAUSE, longest=_LONGEST_PAUSE)
         at_once = len(batch)
         while batch and not self._stopping.is_set():

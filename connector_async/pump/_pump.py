@@ -222,6 +222,10 @@ class Pump:
 
         Returns:
             How many were added; the others were known already.
+
+        Raises:
+            Exception: What the source raised, or TypeError or LocalProtocolError for what is no message that can be
+                written. What came before it is in the outbox then, and nothing after it was read.
         """
         parts = self._entered()
         return await Feeder(self._put, parts.clock, stopping=self._stopping).feed(messages)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
 import pytest
 
-from connector_async import MemoryStore
+from connector_async import ContentEvent, MemoryStore
+from connector_async.errors import LocalProtocolError
 from connector_async.pump import PumpPolicy
 from connector_async.store.base import ConversationRecord
 from connector_async.store.outbox import MessageState
@@ -80,3 +82,31 @@ async def test_a_bug_before_the_message_is_sent_leaves_it_unsent() -> None:
     assert (entry.state, entry.attempts, entry.reason) == (MessageState.NOT_SENT, 3, "TypeError")
     entry = await entry_of(store, 2)
     assert (entry.state, entry.attempts, entry.maybe_duplicate) == (MessageState.ACCEPTED, 3, False)
+
+
+@pytest.mark.parametrize("kind", ["iterable", "async"])
+@pytest.mark.parametrize("wrong", ["raises", "no message", "unwritable"])
+async def test_what_came_before_a_mistake_of_the_source_is_put(kind: str, wrong: str) -> None:
+    """Once up to 500 messages that were read with the mistake were lost, and nobody knew that they were missing."""
+    mistakes: dict[str, Any] = {
+        "no message": "text",
+        "unwritable": message(9, body=ContentEvent(message="text", extra={"more": object()})),
+    }
+
+    def read() -> Iterator[Any]:
+        yield from (message(number) for number in (1, 2))
+        if wrong == "raises":
+            raise OSError("the file is gone")
+        yield mistakes[wrong]
+
+    async def read_slowly() -> AsyncIterator[Any]:
+        for one in read():
+            yield one
+
+    store, cloud = new_store(), FakeCloud()
+    with anyio.fail_after(60):
+        async with pumping(cloud, store) as pump:
+            with pytest.raises((OSError, TypeError, LocalProtocolError)):
+                await pump.feed(read() if kind == "iterable" else read_slowly())
+            await pump.drained()
+    assert texts(cloud.message_posts) == ["text 1", "text 2"]
