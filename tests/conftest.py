@@ -73,9 +73,9 @@ def _logs_no_secret() -> Iterator[None]:
     assert not watch.leaks, f"a secret reached the log: {watch.leaks}"
 
 
-# In a worker of xdist three would measure: coverage by itself, for the variable says so to each process; pytest-cov as if
-# there were no workers; and pytest-cov for the worker. The last is the one that counts. Where it rests (`no_cover`) the
-# others would go on, so they end before it begins.
+# In a worker of xdist three would measure: coverage by itself, for the variable says so to each process; pytest-cov
+# as if there were no workers; and pytest-cov for the worker. The last is the one that counts. Where it rests
+# (`no_cover`) the others would go on, so they end before it begins.
 
 
 @pytest.hookimpl(optionalhook=True)

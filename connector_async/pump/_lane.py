@@ -95,6 +95,10 @@ class Lanes:
         """Those of this moment."""
         return list(self._lanes.values())
 
+    def consumers(self) -> frozenset[str]:
+        """Whose they are."""
+        return frozenset(self._lanes)
+
     def take(self, claim: Claim, lease_ends: float) -> Lane | None:
         """Take note of a claim; None if it was given back at once."""
         self._keeper.counters.claimed += 1

@@ -352,8 +352,9 @@ class Pump:
     async def _renew_once(self, parts: _Parts) -> bool:
         keeper, asked_at = self._keeper, parts.clock.time()
         sending = [(lane, lane.claim) for lane in parts.lanes.all() if lane.is_sending]
+        carried = parts.lanes.consumers()
         owned = await keeper.try_once(
-            lambda: keeper.outbox.renew(keeper.account_id, owner=keeper.owner, lease=keeper.lease)
+            lambda: keeper.outbox.renew(keeper.account_id, owner=keeper.owner, lease=keeper.lease, consumers=carried)
         )
         if owned is None:
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from bisect import insort
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import attrs
 
@@ -226,12 +226,14 @@ class MemoryOutbox:
         if lane.owner is None:
             self._give_back(account_id, consumer, lane, self.wall())
 
-    async def renew(self, account_id: str, *, owner: str, lease: float) -> frozenset[str]:
+    async def renew(
+        self, account_id: str, *, owner: str, lease: float, consumers: Collection[str] | None = None
+    ) -> frozenset[str]:
         """Extend the leases of a pump; the lanes that it still owns."""
         until = self.wall() + lease
         kept: set[str] = set()
         for (whose, consumer), lane in self._lanes.items():
-            if whose == account_id and lane.owner == owner:
+            if whose == account_id and lane.owner == owner and (consumers is None or consumer in consumers):
                 lane.free_at = until
                 kept.add(consumer)
         return frozenset(kept)

@@ -10,7 +10,7 @@ PostgreSQL knows little of a table that has just been filled, and may compare ea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from connector_async.store._postgres_engine import Database
@@ -333,16 +333,20 @@ async def _hand_on(
     )
 
 
-async def renew(db: Database, account_id: str, *, owner: str, lease: float) -> frozenset[str]:
-    """Extend the leases of an owner; its lanes."""
-    await db.execute(
-        "SELECT 1 FROM lanes WHERE account_id = %s AND owner = %s ORDER BY lane FOR UPDATE", (account_id, owner)
-    )
+async def renew(
+    db: Database, account_id: str, *, owner: str, lease: float, consumers: Collection[str] | None
+) -> frozenset[str]:
+    """Extend the leases of an owner, of all its lanes or of some; those lanes."""
     rows = await db.execute(
-        "UPDATE lanes SET free_at = seconds() + %s WHERE account_id = %s AND owner = %s RETURNING lane",
-        (lease, account_id, owner),
+        "SELECT lane FROM lanes WHERE account_id = %s AND owner = %s ORDER BY lane FOR UPDATE", (account_id, owner)
     )
-    return frozenset(lane for (lane,) in await rows.fetchall())
+    owned = frozenset(lane for (lane,) in await rows.fetchall())
+    kept = owned if consumers is None else owned.intersection(consumers)
+    await db.execute(
+        "UPDATE lanes SET free_at = seconds() + %s WHERE account_id = %s AND owner = %s AND lane = ANY(%s::text[])",
+        (lease, account_id, owner, list(kept)),
+    )
+    return kept
 
 
 async def release(db: Database, account_id: str, claims: Sequence[Claim]) -> int:

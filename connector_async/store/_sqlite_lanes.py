@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -294,12 +294,17 @@ def _bury(db: sqlite3.Connection, account_id: str, new: int, max_dead: int, *, n
         let_go(db, account_id, lane, message_id, now=now)
 
 
-def renew(db: sqlite3.Connection, account_id: str, *, owner: str, until: float) -> frozenset[str]:
-    """Extend the leases of an owner."""
-    rows = db.execute(
-        "UPDATE lanes SET free_at = ? WHERE account_id = ? AND owner = ? RETURNING lane", (until, account_id, owner)
+def renew(
+    db: sqlite3.Connection, account_id: str, *, owner: str, until: float, consumers: Collection[str] | None
+) -> frozenset[str]:
+    """Extend the leases of an owner, of all its lanes or of some."""
+    rows = db.execute("SELECT lane FROM lanes WHERE account_id = ? AND owner = ?", (account_id, owner)).fetchall()
+    owned = frozenset(lane for (lane,) in rows)
+    kept = owned if consumers is None else owned.intersection(consumers)
+    db.executemany(
+        "UPDATE lanes SET free_at = ? WHERE account_id = ? AND lane = ?", [(until, account_id, lane) for lane in kept]
     )
-    return frozenset(lane for (lane,) in rows.fetchall())
+    return kept
 
 
 def inherit(db: sqlite3.Connection, owners: Iterable[str], *, now: float) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import attrs
@@ -92,10 +92,12 @@ class SqliteOutbox:
             )
         )
 
-    async def renew(self, account_id: str, *, owner: str, lease: float) -> frozenset[str]:
+    async def renew(
+        self, account_id: str, *, owner: str, lease: float, consumers: Collection[str] | None = None
+    ) -> frozenset[str]:
         """Extend the leases of a pump; the lanes that it still owns."""
         return await self.engine.write(
-            lambda db: lanes.renew(db, account_id, owner=owner, until=self._now(db) + lease)
+            lambda db: lanes.renew(db, account_id, owner=owner, until=self._now(db) + lease, consumers=consumers)
         )
 
     async def release(self, account_id: str, claims: Sequence[Claim]) -> int:

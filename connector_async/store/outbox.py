@@ -8,7 +8,7 @@ sent, and they say so (`Claim.was_begun`); and a paused owner that wakes late ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
@@ -206,8 +206,21 @@ class Outbox(Protocol):
         """
         ...
 
-    async def renew(self, account_id: str, *, owner: str, lease: float) -> frozenset[str]:
-        """Extend the live leases of a pump; the lanes (consumers) that it still owns."""
+    async def renew(
+        self, account_id: str, *, owner: str, lease: float, consumers: Collection[str] | None = None
+    ) -> frozenset[str]:
+        """Extend the live leases of a pump.
+
+        Args:
+            account_id: The account.
+            owner: The pump.
+            lease: Seconds from now.
+            consumers: The lanes that it carries; None for all it owns. What was claimed and could not be told (a
+                connection that broke at the COMMIT) is owned and carried by nobody: that lease has to end.
+
+        Returns:
+            The lanes of these that it still owns.
+        """
         ...
 
     async def release(self, account_id: str, claims: Sequence[Claim]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 import attrs
@@ -329,8 +329,12 @@ class _PostgresOutbox:
             )
         )
 
-    async def renew(self, account_id: str, *, owner: str, lease: float) -> frozenset[str]:
-        return await self._engine.transact(partial(lanes.renew, account_id=account_id, owner=owner, lease=lease))
+    async def renew(
+        self, account_id: str, *, owner: str, lease: float, consumers: Collection[str] | None = None
+    ) -> frozenset[str]:
+        return await self._engine.transact(
+            partial(lanes.renew, account_id=account_id, owner=owner, lease=lease, consumers=consumers)
+        )
 
     async def release(self, account_id: str, claims: Sequence[Claim]) -> int:
         return await self._engine.transact(partial(lanes.release, account_id=account_id, claims=claims))

@@ -9,12 +9,12 @@ import anyio
 import pytest
 
 from connector_async import ContentEvent, MemoryStore
-from connector_async.errors import LocalProtocolError
-from connector_async.pump import PumpPolicy
+from connector_async.errors import LocalProtocolError, StoreUnavailable
+from connector_async.pump import Pump, PumpPolicy
 from connector_async.store.base import ConversationRecord
-from connector_async.store.outbox import MessageState
+from connector_async.store.outbox import Advance, Claim, MessageState
 from tests.doubles import FakeCloud
-from tests.pump.rig import entry_of, message, new_store, pumping, texts
+from tests.pump.rig import BrittleOutbox, entry_of, message, new_store, pumping, texts
 
 pytestmark = pytest.mark.anyio
 
@@ -110,3 +110,44 @@ async def test_what_came_before_a_mistake_of_the_source_is_put(kind: str, wrong:
                 await pump.feed(read() if kind == "iterable" else read_slowly())
             await pump.drained()
     assert texts(cloud.message_posts) == ["text 1", "text 2"]
+
+
+@pytest.mark.parametrize("call", ["claim", "advance"])
+async def test_lanes_that_the_outbox_gave_and_could_not_say_so_do_not_stay_ours_for_ever(call: str) -> None:
+    """A connection that breaks at the COMMIT: nobody here carries them, and with each renewal their lease went on."""
+
+    class Mute(BrittleOutbox):
+        muted = 0
+
+        async def claim(self, *args: Any, **options: Any) -> list[Claim]:
+            claims = await self.inner.claim(*args, **options)
+            self._lose("claim", [one.message.id for one in claims])
+            return claims
+
+        async def advance(self, *args: Any, **options: Any) -> list[Advance]:
+            advances = await self.inner.advance(*args, **options)
+            self._lose("advance", [one.next.message.id for one in advances if one.next is not None])
+            return advances
+
+        def _lose(self, name: str, begun: list[str]) -> None:
+            if name == call and not self.muted and any(one.startswith("shopper") for one in begun):
+                self.muted += 1
+                raise StoreUnavailable("the connection broke at the COMMIT")
+
+    store, cloud = new_store(), FakeCloud(latency=1.0)
+    outbox = Mute(store.outbox)
+
+    async def keep_busy(pump: Pump) -> None:
+        for number in range(800):
+            await pump.put(message(number, "busy"))
+            await anyio.sleep(0.5)
+
+    with anyio.fail_after(6_000):
+        async with pumping(cloud, outbox=outbox) as pump, anyio.create_task_group() as tasks:
+            tasks.start_soon(keep_busy, pump)
+            await pump.put(message(1), message(2))
+            await anyio.sleep(300)
+            assert outbox.muted
+            assert cloud.accepted["shopper-1"] >= 1
+            assert cloud.accepted["shopper-2"] >= 1
+            tasks.cancel_scope.cancel()

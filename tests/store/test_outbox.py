@@ -368,6 +368,16 @@ async def test_a_pump_renews_what_is_still_its(outbox: Outbox) -> None:
     assert await outbox.renew(B, owner="one", lease=60.0) == frozenset()
 
 
+async def test_a_pump_lets_go_what_it_does_not_name_when_it_renews(outbox: Outbox) -> None:
+    """A claim whose answer was lost is carried by nobody."""
+    for consumer in ("a", "b"):
+        await put(outbox, f"{consumer}1", consumer=consumer)
+    await claim(outbox, "one", lease=0.0)
+    assert await outbox.renew(A, owner="one", lease=60.0, consumers={"a", "c"}) == {"a"}
+    assert [one.message.id for one in await claim(outbox, "two")] == ["b1"]
+    assert await outbox.renew(A, owner="one", lease=60.0, consumers=()) == frozenset()
+
+
 async def test_the_counts_say_where_everything_is(outbox: Outbox) -> None:
     """And how long the oldest has waited."""
     assert await outbox.counts(A) == OutboxCounts()
