@@ -24,7 +24,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def sandbox(untraced: None) -> Iterator[SandboxAddress]:
+def sandbox() -> Iterator[SandboxAddress]:
     pytest.importorskip("starlette", reason="the sandbox needs its extra")
     with sandbox_process() as address:
         yield address

@@ -14,6 +14,9 @@ import pytest
 from tests.pump.command import Job, Run, SandboxAddress, crashing, tell
 from tests.pump.crashing import POINTS
 
+# All but those of the signals: how the command stops is shown, and measured, by them.
+untraced = pytest.mark.usefixtures("untraced")
+
 LEASE = 1.5
 IN_FLIGHT = 32
 OPTIONS = ("--lease", str(LEASE), "--concurrency", str(IN_FLIGHT))
@@ -26,6 +29,7 @@ SIGNALS = (
 )
 
 
+@untraced
 @pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.soak)])
 def test_p1_a_pump_that_is_killed_again_and_again_loses_nothing(kills: int, job: Job) -> None:
     """Our fault tables, P1: SIGKILL 80 to 200 ms after each run's first message; 200 kills with `-m soak`."""
@@ -40,6 +44,7 @@ def test_p1_a_pump_that_is_killed_again_and_again_loses_nothing(kills: int, job:
     assert summary["maybe_duplicate"] == counted["reported"]
 
 
+@untraced
 def test_after_a_kill_on_one_machine_nothing_waits_for_the_lease(tmp_path: Path, sandbox: SandboxAddress) -> None:
     """With a file as the outbox the kernel tells that the owner is dead; a database elsewhere can only wait."""
     job = Job(tmp_path, f"sqlite:///{tmp_path / 'outbox.db'}", sandbox)
@@ -65,6 +70,7 @@ def _pause(late: Run, job: Job) -> None:
         late.process.send_signal(signal.SIGCONT)
 
 
+@untraced
 @pytest.mark.parametrize(
     ("pumps", "rounds"),
     [(3, 1), *(pytest.param(pumps, 50, marks=pytest.mark.soak) for pumps in (2, 4))],
@@ -130,6 +136,7 @@ def test_p6_a_signal_stops_the_pump_and_loses_nothing(
     assert counted["doubled"] <= (rounds * IN_FLIGHT if len(signals) > 1 else 0)
 
 
+@untraced
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("point", POINTS)
 def test_p2_a_crash_at_a_named_point_doubles_only_what_it_must(point: str, rounds: int, job: Job) -> None:

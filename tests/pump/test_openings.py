@@ -15,6 +15,8 @@ import pytest
 from tests.pump.command import PATIENCE, ROOT, Job, crashing, crashing_settings, tell
 from tests.pump.crashing import OPENING
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 IN_FLIGHT = 32
 OPTIONS = ("--lease", "1.5", "--concurrency", str(IN_FLIGHT))
 CONSUMERS = 6
