@@ -399,7 +399,7 @@ class Lifecycle:
 
     async def _dispatcher_of(self, account_id: str) -> Dispatcher | None:
         # Before the session is entered this raises, and the vendor is told of an error of ours: it will come again.
-        return self.dispatcher if account_id == self._settings.account_id else None
+        return (self._dispatcher or self.dispatcher) if account_id == self._settings.account_id else None
 
     def _connect_webhooks(self) -> None:
         parts = self._entered()

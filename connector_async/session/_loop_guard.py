@@ -37,14 +37,6 @@ class _Pace:
         self.seen: deque[tuple[float, int]] = deque(maxlen=_LIMIT)
         """When each was taken by the cloud, and how much we had said by then."""
 
-    def is_last(self, change: wire.MessagingEvent) -> bool:
-        """Whether it is the last one once more; if not, it is now."""
-        last, self.last = self.last, change
-        if change.sequence is None and change.server_timestamp is None:
-            return last is change
-        self.last = (change.sequence, change.server_timestamp)
-        return last == self.last
-
 
 class LoopGuard:
     """Middleware: pauses the handling of a conversation whose messages come faster than people write.
@@ -99,7 +91,9 @@ class LoopGuard:
             self._paces.move_to_end(conversation_id)
         stamp, seen = change.server_timestamp, pace.seen
         # An event passes here once for each handler that wants it, and again when it is tried again.
-        if incoming.attempt > 1 or pace.is_last(change):
+        mark = change if stamp is None and change.sequence is None else (change.sequence, stamp)
+        last, pace.last = pace.last, mark
+        if last is mark or (mark is not change and last == mark) or incoming.attempt > 1:
             return False
         # By the cloud's time: what was stored during an outage comes in a burst, but was not written in one.
         when = anyio.current_time() if stamp is None else stamp / 1000

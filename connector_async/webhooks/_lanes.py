@@ -47,17 +47,14 @@ class Lanes(Generic[Job]):
     """Each wakes a worker."""
     _is_summoned: bool = attrs.field(default=False, init=False)
     """A worker is on its way."""
-    _size: int = attrs.field(default=0, init=False)
+    size: int = attrs.field(default=0, init=False)
+    """Jobs that wait or are at work. Read only; a plain field, for it is looked at for each event."""
     _is_stopped: bool = attrs.field(default=False, init=False)
     _idle: anyio.Event | None = attrs.field(default=None, init=False)
 
-    def __len__(self) -> int:
-        """Jobs that wait or are at work."""
-        return self._size
-
     def put(self, lane: str, job: Job) -> None:
         """Add a job to the end of its lane."""
-        self._size += 1
+        self.size += 1
         if lane not in self._behind:
             self._behind[lane] = None
             self._ready.append((lane, job))
@@ -75,7 +72,7 @@ class Lanes(Generic[Job]):
 
     async def idle(self) -> None:
         """Wait until no job waits or is at work."""
-        while self._size:
+        while self.size:
             self._idle = self._idle or anyio.Event()
             await self._idle.wait()
 
@@ -126,13 +123,13 @@ class Lanes(Generic[Job]):
         self._is_summoned = False
 
     def _leave(self, lane: str) -> None:
-        self._size -= 1
+        self.size -= 1
         waiting = self._behind[lane]
         if waiting:
             self._ready.append((lane, waiting.popleft()))
         else:
             del self._behind[lane]
-        if not self._size and self._idle is not None:
+        if not self.size and self._idle is not None:
             self._idle.set()
             self._idle = None
 

@@ -51,7 +51,7 @@ class Sorting:
 
     def __len__(self) -> int:
         """Events in memory: waiting for those before them, in a lane, or at work."""
-        return len(self.lanes) + self._inbox.held
+        return self.lanes.size + self._inbox.held
 
     @property
     def held(self) -> int:

@@ -352,8 +352,10 @@ class Dispatcher:
             for failure in result.failures:
                 self._report(job, failure, wait)
         finally:
-            self._forget(job)
-            job.let_go()
+            if job.done is not None:
+                # Only those that somebody may wait for are entered as in progress.
+                self._forget(job)
+                job.done.set()
 
     async def _is_first(self, part: Part) -> bool:
         """Whether no worker that shares the store has had it. A store that cannot tell costs a double, not a loss."""

@@ -38,9 +38,9 @@ async def test_jobs_of_a_lane_run_in_order_and_those_of_others_at_once() -> None
         for number in range(4):
             for lane in "abcde":
                 lanes.put(lane, f"{lane}{number}")
-        assert len(lanes) == 20
+        assert lanes.size == 20
         await lanes.idle()
-        assert len(lanes) == 0
+        assert lanes.size == 0
         await lanes.idle()
         lanes.stop()
     assert most == 3
@@ -68,7 +68,7 @@ async def test_stopped_lanes_begin_no_further_job() -> None:
         release.set()
         await anyio.wait_all_tasks_blocked()
         assert log == ["a1"]
-        assert len(lanes) == 3
+        assert lanes.size == 3
 
 
 @pytest.mark.anyio
@@ -125,7 +125,7 @@ async def test_a_cancelled_worker_leaves_the_lanes_usable() -> None:
         tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             await anyio.wait_all_tasks_blocked()
-        assert len(lanes) == 1
+        assert lanes.size == 1
 
 
 def test_the_guard_alarms_on_a_slow_mean_before_the_vendor_does() -> None:
