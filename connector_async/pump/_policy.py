@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import attrs
 
@@ -132,8 +132,10 @@ def judge(claim: Claim, outcome: Outcome[Any], policy: PumpPolicy, *, failures: 
     return Settlement(
         state=state,
         attempts=attempts,
-        conversation_id=outcome.conversation_id,
-        reason=_unnamed(claim) if isinstance(outcome.error, ConversationAlreadyOpen) else _reason(outcome.error),
+        conversation_id=_text(outcome.conversation_id),
+        reason=_unnamed(claim)
+        if isinstance(outcome.error, ConversationAlreadyOpen)
+        else _text(_reason(outcome.error)),
         maybe_duplicate=maybe,
         retry_in=0.0 if state.is_final else _pause(outcome.error, policy, failures),
         holds_lane=is_dead and policy.after_refusal == "wait",
@@ -144,10 +146,28 @@ def _accepted(claim: Claim, outcome: Outcome[Any], result: SendResult) -> Settle
     return Settlement(
         state=MessageState.ACCEPTED,
         attempts=_attempts(claim, outcome),
-        sequence=result.sequence,
-        conversation_id=outcome.conversation_id,
+        sequence=_number(result.sequence),
+        conversation_id=_text(outcome.conversation_id),
         maybe_duplicate=in_doubt(claim) or outcome.maybe_duplicate,
     )
+
+
+# What the cloud says of one message is written down with what it says of others. What an engine refuses it refuses each
+# time, and with it the ends of all of them.
+
+
+def _number(value: object) -> int | None:
+    """A number that every engine can keep."""
+    try:
+        number = int(cast("Any", value))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if -(2**63) <= number < 2**63 else None
+
+
+def _text(value: str | None) -> str | None:
+    """A text that every engine can keep: NUL is none of PostgreSQL's characters."""
+    return None if value is None else value.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def is_accident(outcome: Outcome[Any]) -> bool:

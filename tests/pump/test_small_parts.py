@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -111,6 +112,30 @@ def test_each_outcome_has_its_end(
     assert (end.state, end.attempts, end.maybe_duplicate) == (state, attempts, maybe)
     assert (end.retry_in > 0) == (state is W)
     assert type(error).__name__ in (end.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (7, 7),
+        ("7", 7),
+        (2**63 - 1, 2**63 - 1),
+        (2**63, None),
+        (2**64 - 1, None),
+        (1e30, None),
+        ("seven", None),
+        (None, None),
+    ],
+)
+def test_what_the_cloud_says_can_be_kept_by_every_engine(said: Any, kept: int | None) -> None:
+    """One number that a database refuses each time kept the ends of all other messages from being written down."""
+    response: Any = SimpleNamespace(body=SimpleNamespace(sequence=said))
+    result = SendResult("1", "c", SENT, response, False)
+    end = judge(_claim(), _outcome(OutcomeStatus.ACCEPTED, result=result, conversation="a\0b\ud800"), PumpPolicy())
+    assert (end.state, end.sequence, end.conversation_id) == (MessageState.ACCEPTED, kept, "a\ufffdb?")
+    end = judge(_claim(), _outcome(REFUSED, RequestRefused("a\0b")), PumpPolicy())
+    assert end.reason is not None
+    assert "\0" not in end.reason
 
 
 def test_a_conversation_that_nobody_can_name_is_given_up_where_nothing_will() -> None:
