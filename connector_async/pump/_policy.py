@@ -152,8 +152,8 @@ def _accepted(claim: Claim, outcome: Outcome[Any], result: SendResult) -> Settle
     )
 
 
-# What the cloud says of one message is written down with what it says of others. What an engine refuses it refuses each
-# time, and with it the ends of all of them.
+# What the cloud says of one message is written down with what it says of others. What an engine refuses it refuses
+# each time, and with it the ends of all of them.
 
 
 def _number(value: object) -> int | None:
