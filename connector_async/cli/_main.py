@@ -31,6 +31,7 @@ class _Command(Protocol):
 
 # Each command, which is also its module's name here, and what it does.
 _COMMANDS = {
+    "chat": "talk as the consumer, with a scripted agent or with the real cloud",
     "demo": "send messages through a sandbox of its own and show how it went",
     "doctor": "see step by step whether the account of the environment works from here",
     "manifest": "print the app manifest that an installation starts from, or check one",

@@ -33,7 +33,7 @@ def _usage_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_without_a_command_the_use_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         _usage_error([], capsys)
-        == "connector-async: COMMAND is missing; there is demo, doctor, manifest, pump, sandbox"
+        == "connector-async: COMMAND is missing; there is chat, demo, doctor, manifest, pump, sandbox"
     )
     assert "COMMAND is missing" in _usage_error(["--json"], capsys)
 
@@ -43,7 +43,7 @@ def test_without_a_command_the_use_is_wrong(capsys: pytest.CaptureFixture[str]) 
     ("words", "told"),
     [
         (["dmeo"], "unknown command 'dmeo'; did you mean demo?"),
-        (["xyzzy"], "unknown command 'xyzzy'; there is demo, doctor, manifest, pump, sandbox"),
+        (["xyzzy"], "unknown command 'xyzzy'; there is chat, demo, doctor, manifest, pump, sandbox"),
         (["demo", "--consumer", "5"], "unknown option --consumer; did you mean --consumers?"),
         (["demo", "--cnsumers=5"], "did you mean --consumers?"),
         (["demo", "--xyzzy"], "unknown option --xyzzy; there is -h, --help, --consumers"),
