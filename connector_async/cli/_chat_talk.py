@@ -24,6 +24,7 @@ from connector_async.wire import ContentEvent, ConversationChange, RichContentEv
 __all__ = ["Chat"]
 
 _COMMANDS: Final = "there is /close and /quit; a text that begins with a slash is written with two"
+_OVER: Final = "the conversation was over before"
 
 
 class Chat:
@@ -76,14 +77,18 @@ class Chat:
 
     def tell_end(self) -> None:
         """Tell on standard error which lines were read and not sent, and whether the conversation is left open."""
-        for line in self._lines:
-            self.failures += 1
-            tell(f"connector-async: line {line.number} was not sent: the conversation was over before")
+        if self._lines:
+            self.failures += len(self._lines)
+            first, last = self._lines[0].number, self._lines[-1].number
+            which = f"line {first} was" if first == last else f"lines {first} to {last} were"
+            tell(f"connector-async: {which} not sent: {_OVER}")
         if self.conversation is not None and not self._is_closed:
             tell(f"conversation {printable(self.conversation.conversation_id)} is left open")
 
     def show_end(self) -> None:
-        """Show how it went."""
+        """Show for machines how it went."""
+        for line in self._lines:
+            self._view.unsent(line.number, _OVER)
         identity = None if self.conversation is None else self.conversation.conversation_id
         self._view.end(
             conversation_id=identity, closed=self._is_closed, lines_sent=self._sent, failures=self.failures

@@ -56,8 +56,12 @@ class ChatView:
 
     def failed(self, line: int, status: str, reason: str) -> None:
         """A line that the cloud has not taken, or that it may not have."""
-        self._emit("failed", line=line, status=status, reason=reason)
         tell(f"connector-async: line {line} {_OUTCOMES[status]}: {printable(reason)}")
+        self._emit("failed", line=line, status=status, reason=reason)
+
+    def unsent(self, line: int, reason: str) -> None:
+        """A line that was read and never sent; a person is told of all of them in one sentence."""
+        self._emit("failed", line=line, status="not_sent", reason=reason)
 
     def heard(self, message: Incoming[Any]) -> None:
         """The brand's side says or does something."""

@@ -138,7 +138,6 @@ def test_the_end_of_the_input_and_quit_leave_it_open_and_say_so(
     assert ("line 3 was not sent: the conversation was over before" in err) == bool(end)
 
 
-@pytest.mark.requirement("cli:json")
 def test_for_machines_each_thing_that_happens_is_a_json_line(typed: Use, capsys: pytest.CaptureFixture[str]) -> None:
     typed(b"hello\n/close\n")
     assert main(["chat", "--json"]) == 0
@@ -317,12 +316,18 @@ def test_ctrl_c_in_the_middle_of_a_line_says_what_is_not_known(
         await anyio.sleep_forever()
 
     monkeypatch.setattr(Conversation, "send_text", send_text)
-    stdin(b"one\ntwo\n")
+    stdin(b"one\ntwo\nthree\n")
     assert main(["chat", "--json"]) == 1
     out, err = capsys.readouterr()
     assert "line 1 may have arrived or not: interrupted while it was being sent" in err
-    assert "line 2 was not sent" in err
-    assert _events(out)[-1]["failures"] == 2
+    assert "lines 2 to 3 were not sent: the conversation was over before" in err
+    assert [(event.get("line"), event.get("status")) for event in _events(out)[1:]] == [
+        (1, "unknown"),
+        (2, "not_sent"),
+        (3, "not_sent"),
+        (None, None),
+    ]
+    assert _events(out)[-1]["failures"] == 3
 
 
 @pytest.mark.usefixtures("interrupts")
