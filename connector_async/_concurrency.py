@@ -299,4 +299,4 @@ def twin(error: Exception) -> Exception:
         return error
     other.__cause__ = error.__cause__
     other.__suppress_context__ = True
-    return other
+    return other.with_traceback(error.__traceback__)

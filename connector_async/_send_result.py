@@ -33,6 +33,10 @@ class SendResult:
     _book: ReceiptBook | None = attrs.field(default=None, repr=False)
     _message: SentMessage | None = attrs.field(default=None, repr=False)
 
+    def __reduce__(self) -> tuple[type[SendResult], tuple[object, ...]]:
+        """A copy is a value: it hears of no receipts."""
+        return SendResult, (self.request_id, self.dialog_id, self.attempts, self.response, self.maybe_duplicate)
+
     @property
     def sequence(self) -> int | None:
         """The server's number as it came, or None.

@@ -287,10 +287,11 @@ class Voice:
         """
         self._check_open()
         deadline = self._desk.deadline(timeout)
-        content = await read_file(source)
-        kind = file_type or file_type_of(content)
+        kind = file_type or ""
         path: str | None = None
         with anyio.CancelScope(deadline=deadline):
+            content = await read_file(source)
+            kind = kind or file_type_of(content)
             path = await upload(self._desk, self._ask_url, content, kind)
         if path is None:
             raise DeadlineExceeded("the time ran out while the file was put into the storage", landed=Landed.NO)

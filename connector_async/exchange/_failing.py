@@ -25,6 +25,7 @@ from connector_async.protocol.retry import Fate, Stop
 __all__ = ["deadline_error", "final_error", "item_error"]
 
 _RETRY_LATER = "it is safe to send it again later"
+_TOO_LARGE = frozenset({413, 414, 431})
 _MAYBE = "it may have landed: sending it again may double it"
 
 
@@ -82,13 +83,13 @@ def _choose(call: Call, problem: Problem, stop: Stop, *, in_time: bool, facts: d
     failure = problem.failure
     why = _why(stop)
     if problem.unauthorized:
-        return _unauthorized(problem, facts)
+        return _unauthorized(call, problem, facts)
     safe = facts["landed"] is Landed.NO
     if failure.status == 429:
         hint = _RETRY_LATER if safe else _MAYBE
         return RateLimited(problem.summary + why, retry_after=failure.retry_after, hint=hint, **facts)
     if failure.fate is Fate.ANSWERED and (failure.status is None or failure.status < 500):
-        return _refused(problem, facts)
+        return _of_another(problem, facts) if _is_of_another(problem) else _refused(problem, facts)
     if not in_time:
         return DeadlineExceeded(
             f"the time ran out: {problem.summary}{_where(call)}",
@@ -107,10 +108,26 @@ def _choose(call: Call, problem: Problem, stop: Stop, *, in_time: bool, facts: d
     )
 
 
-def _unauthorized(problem: Problem, facts: dict[str, Any]) -> RequestError:
+def _unauthorized(call: Call, problem: Problem, facts: dict[str, Any]) -> RequestError:
     if problem.error_code in APP_TOKEN_CODES:
         return AppTokenRefused(problem.summary, **facts)
-    return ConsumerTokenRefused(problem.summary, **facts)
+    # A batch opens a conversation: there is none yet that could belong to somebody else.
+    hint = "check the ext_consumer_id and the credentials" if call.batch else None
+    return ConsumerTokenRefused(problem.summary, hint=hint, **facts)
+
+
+def _is_of_another(problem: Problem) -> bool:
+    """Whether the refusal is none of the API's, whose bodies are JSON, and says nothing of the request itself."""
+    return problem.response is None and problem.status not in _TOO_LARGE
+
+
+def _of_another(problem: Problem, facts: dict[str, Any]) -> NotSent:
+    return NotSent(
+        f"{problem.summary}: it is not the API that answers",
+        retryable=True,
+        hint="look at what stands between here and the cloud (proxy, firewall), and at `domains`; then send it again",
+        **facts,
+    )
 
 
 def _refused(problem: Problem, facts: dict[str, Any]) -> RequestRefused:

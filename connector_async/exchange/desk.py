@@ -12,7 +12,7 @@ from connector_async._arguments import check_kind, timeout_of
 from connector_async._concurrency import Clock, SingleFlight
 from connector_async._receipts import ReceiptBook
 from connector_async.auth import ConsumerTokens
-from connector_async.errors import BatchRefused, RequestError
+from connector_async.errors import BatchRefused, RemoteProtocolError, RequestError
 from connector_async.exchange._call import Call
 from connector_async.exchange._response import Response
 from connector_async.exchange.engine import Engine
@@ -35,7 +35,8 @@ from connector_async.wire import (
     RequestBody,
     UpdateConversationField,
 )
-from connector_async.wire.codec import request_of
+from connector_async.wire._reading import is_object
+from connector_async.wire.codec import load, request_of
 
 __all__ = ["ClientPropertiesHeader", "Desk"]
 
@@ -57,6 +58,8 @@ class ClientPropertiesHeader:
         self.value = value
         self.text = value if isinstance(value, str) else value.to_header()
         self.headers = Headers([("Client-Properties", self.text)])
+        if isinstance(value, str) and not _is_json_object(value):
+            raise ValueError("client_properties is no JSON object: the cloud would refuse every request with it")
 
     @classmethod
     def of(cls, value: ClientProperties | ClientPropertiesHeader | str | None) -> ClientPropertiesHeader | None:
@@ -242,6 +245,13 @@ def refuse_failed(results: list[Response[Any] | RequestError]) -> list[Response[
             hint="`items` has the response or the error of each, in the order given",
         ) from first
     return cast("list[Response[Any]]", results)
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return is_object(load("header", text.encode()))
+    except RemoteProtocolError:
+        return False
 
 
 def _policy(given: RetryPolicy) -> RetryPolicy:

@@ -92,6 +92,9 @@ class Delivery:
         if isinstance(to, str):
             return self._find(to)
         check_kind("Outgoing.to", to, (Consumer, Conversation), "an ext_consumer_id, a Consumer or a Conversation")
+        # A session has one handle of a consumer at a time. Another session may be another account's.
+        if (to if isinstance(to, Consumer) else to.consumer) is not self._find(to.ext_consumer_id):
+            raise ValueError("Outgoing.to is a handle of another session; give its ext_consumer_id")
         return to
 
     def _time_left(self) -> float | None:

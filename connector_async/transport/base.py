@@ -135,6 +135,10 @@ class Answer:
                 return value.decode("latin-1")
         return None
 
+    def __reduce__(self) -> tuple[type[Answer], tuple[object, ...]]:
+        """A copy is a value: it does not know the connection."""
+        return Answer, (self.status, self._headers, self.body)
+
     def __repr__(self) -> str:
         return f"Answer({self.status}, {len(self.body)} bytes)"
 

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector_async.errors import RemoteProtocolError, ReqIdMismatch
+from connector_async.errors import Landed, NotSent, RemoteProtocolError, ReqIdMismatch, RequestRefused
 from connector_async.exchange._call import Call
+from connector_async.exchange._failing import final_error
 from connector_async.exchange._reading import Problem, Reader, is_ok
 from connector_async.protocol.correlation import OrphanKind, PendingTable
 from connector_async.protocol.lanes import Priority
-from connector_async.protocol.retry import Fate, RetryPolicy
+from connector_async.protocol.retry import Fate, RetryPolicy, Stop
 from connector_async.transport.base import Answer
 from connector_async.wire import (
     ConsumerRequestConversation,
@@ -274,11 +275,18 @@ def test_an_ok_that_cannot_be_read_is_an_unknown_outcome_and_is_not_sent_again(b
 
 @pytest.mark.parametrize("status", [403, 404, 413])
 def test_a_refusal_that_cannot_be_read_is_still_one(status: int) -> None:
-    """Proxies answer with HTML."""
+    """Proxies answer with HTML; but it says nothing of the message, which a pump must not give up for it."""
     call = call_of("m-1")
     problem = Desk(call).problem(call, answer(status, b"<html>forbidden</html>"))
     assert (problem.failure.fate, problem.failure.status) == (Fate.ANSWERED, status)
     assert "unreadable" in problem.summary
+    error = final_error(call, problem, Stop("refused"), in_time=True)
+    assert error.landed is Landed.NO
+    if status == 413:
+        assert isinstance(error, RequestRefused), "whoever says so, it is this request that is too large"
+    else:
+        assert (type(error), error.retryable, error.status) == (NotSent, True, status)
+        assert "`domains`" in error.hint
 
 
 def test_ids_of_consumers_and_long_texts_are_cut_from_the_words_of_a_refusal() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,12 @@ from connector_async import (
     ConfigurationError,
     ConnectorSession,
     ContentEvent,
+    DeadlineExceeded,
     MemoryStore,
     NotSent,
     Opening,
+    OutcomeStatus,
+    Outgoing,
     RetryPolicy,
     SessionLimits,
     SetUserProfile,
@@ -261,3 +267,57 @@ async def test_a_credentials_callable_that_is_not_async_is_named() -> None:
         with pytest.raises(TokenUnavailable, match=r"is not async .*; look at what `credentials` does") as caught:
             await session.consumer("customer").open_conversation()
     assert not caught.value.retryable
+
+
+async def test_a_handle_of_another_session_is_refused_and_not_sent_in_the_wrong_name() -> None:
+    """With `Accounts` the other session is another account's."""
+    async with session_over(FakeCloud()) as one, session_over(FakeCloud()) as other:
+        consumer = other.consumer("anna")
+        conversation = await consumer.open_conversation()
+        for to in (consumer, conversation):
+            outcome = await one.send(Outgoing(to, "hello"))
+            assert outcome.status is OutcomeStatus.REFUSED
+            assert "another session" in str(outcome.error)
+            assert (await other.send(Outgoing(to, "hello"))).status is OutcomeStatus.ACCEPTED
+
+
+async def test_a_result_and_its_response_can_be_copied_as_values() -> None:
+    """They go into queues and other processes; what needs the session stays behind."""
+    async with session_over(FakeCloud()) as session:
+        conversation = await session.consumer("anna").open_conversation()
+        result = await conversation.send_text("hello")
+        twin = pickle.loads(pickle.dumps(result))
+        assert (twin.request_id, twin.attempts, twin.sequence) == (
+            result.request_id,
+            result.attempts,
+            result.sequence,
+        )
+        assert result.response is not None
+        other = copy.deepcopy(result.response)
+        assert (other.body, other.status, other.raw) == (
+            result.response.body,
+            result.response.status,
+            result.response.raw,
+        )
+        with pytest.raises(RuntimeError, match="webhook"):
+            await twin.delivered(timeout=1)
+
+
+@pytest.mark.parametrize("text", ["{bad", "[]", '"x"', ""])
+def test_client_properties_that_are_no_object_are_refused_at_once(text: str) -> None:
+    """The cloud would refuse each request, and say that the request is wrong."""
+    with pytest.raises(ValueError, match="client_properties is no JSON object"):
+        ConnectorSession("12345678", AppCredentials("a", "b"), client_properties=text)
+
+
+async def test_the_time_for_a_file_counts_while_its_source_is_read() -> None:
+    """A source may stall."""
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"\xff\xd8\xff"
+        await anyio.sleep_forever()
+
+    async with session_over(FakeCloud()) as session:
+        conversation = await session.consumer("anna").open_conversation()
+        with pytest.raises(DeadlineExceeded):
+            await conversation.send_file(source(), timeout=5)
