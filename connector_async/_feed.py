@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
@@ -15,9 +17,33 @@ from connector_async.errors import SessionClosed
 if TYPE_CHECKING:
     from connector_async.webhooks import Incoming
 
-__all__ = ["Feed", "Hearing", "Listener"]
+__all__ = ["Feed", "Hearing", "Listener", "handled"]
+
+Waiting = Callable[[], AbstractContextManager[None]]
+"""`Hearing.waiting` of one conversation."""
 
 _MAX_WAITING = 1_000  # events that an iterator may lag behind; of more, the oldest are dropped
+
+
+_handled: ContextVar[tuple[object, str] | None] = ContextVar("connector_async_handled", default=None)
+
+
+@contextmanager
+def handled(conversation_id: str) -> Generator[None]:
+    """An event of this conversation is handled inside, in this task: the next one comes after it."""
+    token = _handled.set((_task_here(), conversation_id))
+    try:
+        yield
+    finally:
+        _handled.reset(token)
+
+
+def _task_here() -> object:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return anyio.get_current_task().id if task is None else task
 
 
 class Hearing:
@@ -30,12 +56,20 @@ class Hearing:
         self._scopes: set[anyio.CancelScope] = set()
 
     @contextmanager
-    def waiting(self) -> Generator[None]:
-        """Wait inside; the end of the session ends it.
+    def waiting(self, conversation_id: str) -> Generator[None]:
+        """Wait inside for something in this conversation; the end of the session ends it.
 
         Raises:
             SessionClosed: The session has closed, or closes while the block waits.
+            RuntimeError: A handler of the conversation would wait for what is handled after it.
         """
+        handling = _handled.get()
+        # A task that a handler has started inherits the note, and may wait.
+        if handling is not None and handling[1] == conversation_id and handling[0] == _task_here():
+            raise RuntimeError(
+                "a handler cannot wait for what comes next in its conversation: events are handled one after the "
+                "other, so it would come after the handler; start a task and wait there"
+            )
         if self._ended:
             raise SessionClosed(_NOTHING_COMES, hint=_HOW_TO_HEAR)
         scope = anyio.CancelScope()
@@ -74,9 +108,9 @@ class Feed:
             listener.take(incoming)
         return bool(takers)
 
-    def listen(self, wants: Callable[[Incoming[Any]], bool], hearing: Hearing) -> Listener:
+    def listen(self, wants: Callable[[Incoming[Any]], bool], waiting: Waiting) -> Listener:
         """What is wanted, from this call on, as it happens."""
-        listener = Listener(wants, hearing)
+        listener = Listener(wants, waiting)
         self._listeners.add(listener)
         return listener
 
@@ -84,25 +118,25 @@ class Feed:
 class Listener:
     """An iterator over events; those that nobody takes are kept, up to a bound. Ends with SessionClosed."""
 
-    __slots__ = ("__weakref__", "_hearing", "_news", "_waiting", "wants")
+    __slots__ = ("__weakref__", "_come", "_news", "_waiting", "wants")
 
-    def __init__(self, wants: Callable[[Incoming[Any]], bool], hearing: Hearing) -> None:
+    def __init__(self, wants: Callable[[Incoming[Any]], bool], waiting: Waiting) -> None:
         self.wants = wants
-        self._hearing = hearing
-        self._waiting: deque[Incoming[Any]] = deque(maxlen=_MAX_WAITING)
+        self._waiting = waiting
+        self._come: deque[Incoming[Any]] = deque(maxlen=_MAX_WAITING)
         self._news = anyio.Event()
 
     def take(self, incoming: Incoming[Any]) -> None:
         """Keep it for whoever iterates."""
-        self._waiting.append(incoming)
+        self._come.append(incoming)
         self._news.set()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Incoming[Any]:
-        while not self._waiting:
+        while not self._come:
             self._news = anyio.Event()
-            with self._hearing.waiting():
+            with self._waiting():
                 await self._news.wait()
-        return self._waiting.popleft()
+        return self._come.popleft()

@@ -140,7 +140,7 @@ class ReceiptBook:
         wanted = _SEEN if status == AcceptStatus.READ else _DELIVERED
         if message.number is not None and self._statuses.get((message.dialog_id, message.number), set()) & wanted:
             return
-        with anyio.fail_after(limit_of(timeout)), self.hearing.waiting():
+        with anyio.fail_after(limit_of(timeout)), self.hearing.waiting(message.conversation_id):
             if not self._store.durable:
                 await self._heard_here(message, wanted)
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -110,7 +111,8 @@ class Conversation(Voice):
 
         Raises:
             TimeoutError: None came in time.
-            RuntimeError: No webhooks are connected: nothing can be heard.
+            RuntimeError: No webhooks are connected, so that nothing can be heard; or a handler of this conversation
+                would wait.
             SessionClosed: The session closed first.
         """
         self._check_hearing()
@@ -144,7 +146,7 @@ class Conversation(Voice):
         rare = self._rarely
         if rare.shut is None:
             rare.shut = anyio.Event()
-        with anyio.fail_after(limit_of(timeout)), self._desk.receipts.hearing.waiting():
+        with anyio.fail_after(limit_of(timeout)), self._waiting():
             await rare.shut.wait()
 
     def tell(self, incoming: Incoming[Any]) -> bool:
@@ -158,7 +160,10 @@ class Conversation(Voice):
         if rare.feed is None:
             rare.feed = Feed()
         # A method, so that who listens keeps the handle that is told.
-        return rare.feed.listen(partial(self._is_wanted, event_types, role), self._desk.receipts.hearing)
+        return rare.feed.listen(partial(self._is_wanted, event_types, role), self._waiting)
+
+    def _waiting(self) -> AbstractContextManager[None]:
+        return self._desk.receipts.hearing.waiting(self.conversation_id)
 
     def _is_wanted(self, event_types: tuple[type, ...], role: str | None, incoming: Incoming[Any]) -> bool:
         if event_types and not isinstance(incoming.event, event_types):

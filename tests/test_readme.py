@@ -71,8 +71,8 @@ async def test_the_example_holds_a_conversation() -> None:
 
 
 def _closes_at_the_first_word(desk: Any, happening: Any) -> None:
-    said = happening.event is not None and happening.role == "CONSUMER"
-    if said and happening.event.get("message") == "Good morning!":
+    event = happening.event if happening.role == "CONSUMER" else None
+    if event is not None and event.get("message") == "Good morning!":
         desk.closes(happening.conversation.conversation_id)
 
 

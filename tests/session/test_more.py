@@ -8,7 +8,7 @@ import importlib
 import json
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -580,6 +580,39 @@ async def test_a_task_that_a_handler_starts_may_wait_for_what_comes_next() -> No
             await anyio.sleep(1)
             cloud.agent.says(conversation.conversation_id, "blue")
         assert answers == ["blue"]
+
+
+async def test_a_handler_that_waits_for_what_is_handled_after_it_is_told_so_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It could only time out: "ask, then wait for the answer" is the first thing that an author of a bot writes."""
+    told: list[str] = []
+    async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session() as session:
+        cloud.deliver_to(session.webhook_app())
+        conversation = await session.consumer("customer").open_conversation()
+        other = await session.consumer("another").open_conversation()
+
+        @session.on(ContentEvent, when=lambda incoming: incoming.text == "begin")
+        async def ask(incoming: Incoming[ContentEvent]) -> None:
+            result = await incoming.reply("Which colour?")
+            waits: list[Callable[[], Awaitable[object]]] = [
+                lambda: incoming.conversation.wait_for(ContentEvent, timeout=10),
+                incoming.conversation.events(ContentEvent).__anext__,
+                lambda: incoming.conversation.until_closed(timeout=10),
+                lambda: result.delivered(timeout=10),
+            ]
+            for begin in waits:
+                with pytest.raises(RuntimeError, match="start a task and wait there"):
+                    await begin()
+            told.append((await other.wait_for(ContentEvent, timeout=10)).text)
+
+        cloud.agent.says(conversation.conversation_id, "begin")
+        await anyio.sleep(1)
+        cloud.agent.says(other.conversation_id, "blue")
+        await cloud.settle()
+        await anyio.sleep(1)
+        assert told == ["blue"]
+        assert "failed" not in caplog.text
 
 
 async def test_listeners_choose_by_role_and_class_and_several_wait_for_the_end(
