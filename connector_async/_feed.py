@@ -17,7 +17,7 @@ from connector_async.errors import SessionClosed
 if TYPE_CHECKING:
     from connector_async.webhooks import Incoming
 
-__all__ = ["Feed", "Hearing", "Listener", "handled"]
+__all__ = ["Feed", "Hearing", "Listener", "handled", "task_here"]
 
 Waiting = Callable[[], AbstractContextManager[None]]
 """`Hearing.waiting` of one conversation."""
@@ -25,20 +25,12 @@ Waiting = Callable[[], AbstractContextManager[None]]
 _MAX_WAITING = 1_000  # events that an iterator may lag behind; of more, the oldest are dropped
 
 
-_handled: ContextVar[tuple[object, str] | None] = ContextVar("connector_async_handled", default=None)
+handled: ContextVar[tuple[object, str] | None] = ContextVar("connector_async_handled", default=None)
+"""The task that runs a handler, and the conversation whose next event comes after it."""
 
 
-@contextmanager
-def handled(conversation_id: str) -> Generator[None]:
-    """An event of this conversation is handled inside, in this task: the next one comes after it."""
-    token = _handled.set((_task_here(), conversation_id))
-    try:
-        yield
-    finally:
-        _handled.reset(token)
-
-
-def _task_here() -> object:
+def task_here() -> object:
+    """The task that runs, whichever loop it is in."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
@@ -63,9 +55,9 @@ class Hearing:
             SessionClosed: The session has closed, or closes while the block waits.
             RuntimeError: A handler of the conversation would wait for what is handled after it.
         """
-        handling = _handled.get()
+        handling = handled.get()
         # A task that a handler has started inherits the note, and may wait.
-        if handling is not None and handling[1] == conversation_id and handling[0] == _task_here():
+        if handling is not None and handling[1] == conversation_id and handling[0] == task_here():
             raise RuntimeError(
                 "a handler cannot wait for what comes next in its conversation: events are handled one after the "
                 "other, so it would come after the handler; start a task and wait there"

@@ -13,7 +13,7 @@ import anyio
 import attrs
 
 from connector_async._concurrency import failure_of
-from connector_async._feed import handled
+from connector_async._feed import handled, task_here
 from connector_async.protocol.inbox import event_digest
 from connector_async.webhooks._parts import Part
 from connector_async.webhooks._patience import Patience
@@ -80,25 +80,24 @@ class Runner:
             incoming = self._incoming(part, found.conversation, found.lp_consumer_id, turn)
         if note_taken not in turn.done and self._is_for_others(incoming, result):
             await self._keep_for_others(incoming, result)
-        with handled(part.conversation_id):
-            for bound in self._handlers(incoming, result):
-                if bound.handler not in turn.done:
-                    await self._call(bound, incoming, result)
+        note = handled.set((task_here(), part.conversation_id))
+        for bound in self._handlers(incoming, result):
+            if bound.handler in turn.done:
+                continue
+            try:
+                work = bound.call(incoming)
+                is_done, waits_for = self.patience.begin(work)
+                if not is_done:
+                    await self.patience.finish(self.handler_timeout, work, waits_for)
+            except BaseException as error:
+                failure = failure_of(error)
+                logger.exception("handler %s failed", bound.name)
+                result.failures.append(Failure(bound.name, failure))
+                await self._tell(bound, incoming, failure)
+            else:
+                result.done.append(bound.handler)
+        handled.reset(note)  # if cancelled, the task ends with its context
         return result
-
-    async def _call(self, bound: Bound, incoming: Incoming[Any], result: Result) -> None:
-        try:
-            work = bound.call(incoming)
-            is_done, waits_for = self.patience.begin(work)
-            if not is_done:
-                await self.patience.finish(self.handler_timeout, work, waits_for)
-        except BaseException as error:
-            failure = failure_of(error)
-            logger.exception("handler %s failed", bound.name)
-            result.failures.append(Failure(bound.name, failure))
-            await self._tell(bound, incoming, failure)
-        else:
-            result.done.append(bound.handler)
 
     def _handlers(self, incoming: Incoming[Any], result: Result) -> list[Bound]:
         try:
