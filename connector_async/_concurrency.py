@@ -8,7 +8,9 @@ from anyio's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Hashable
@@ -17,9 +19,25 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import anyio
 from anyio.abc import TaskGroup
 
-__all__ = ["Clock", "SingleFlight", "Slot", "TimerHandle", "current_clock", "failure_of", "twin"]
+__all__ = [
+    "ELSEWHERE",
+    "Clock",
+    "SingleFlight",
+    "Slot",
+    "TimerHandle",
+    "current_clock",
+    "failure_of",
+    "go_on",
+    "is_cancelled_by_name",
+    "twin",
+]
 
 T = TypeVar("T")
+
+ELSEWHERE = (
+    "this session lives in another event loop; from a thread use "
+    "`asyncio.run_coroutine_threadsafe(session.send(...), loop).result()`"
+)
 
 
 class TimerHandle(Protocol):
@@ -206,6 +224,9 @@ class SingleFlight:
             Exception: What `work` raised; each waiter gets a copy of its own.
             Exception: `closed()`, where the task group carries no more tasks.
         """
+        if not self._clock.is_here():
+            # The task would start there, and end there with that loop: a cancellation for the whole group.
+            raise RuntimeError(ELSEWHERE)
         flight: _Flight[T] | None = self._flights.get(key)
         if flight is not None and flight.has_landed:
             await anyio.lowlevel.checkpoint()  # those who waited have been told, and go on in this turn: after them
@@ -281,6 +302,25 @@ def failure_of(error: BaseException) -> Exception:
             made.__cause__ = error
             return made
     raise error
+
+
+def is_cancelled_by_name() -> bool:
+    """Whether somebody has cancelled this very task, and no scope around it is: as code that runs in it can."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and task.cancelling() > 0 and anyio.current_effective_deadline() != -math.inf
+
+
+async def go_on() -> None:
+    """Forget that this task was cancelled by name, if it was; for tasks of ours that run the code of others."""
+    if is_cancelled_by_name():
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)  # one that was asked for, and is thrown only now
+        while task.cancelling():
+            task.uncancel()
 
 
 def _is_cancellation(error: BaseException) -> bool:

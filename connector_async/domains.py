@@ -214,10 +214,10 @@ class Domains:
         tls = tls_reason(error)
         if tls is not None:
             why, hint = f"TLS failed: {tls}", "check the certificate; `ssl_context=` is for a CA of your own"
-        elif isinstance(error.__cause__, TransportError):
-            why = str(error.__cause__)
+        elif ours := next((each for each in (error, error.__cause__) if isinstance(each, TransportError)), None):
+            why = str(ours)
         elif not isinstance(error, (httpx.HTTPError, OSError)):
-            hint = "look at what the transport that you passed does, and whether it is open"
+            hint = "look at what the transport that you passed does"
         return NotSent(f"the Domain API at {self._api} cannot be reached ({why})", hint=hint)
 
     async def _get(self, url: str) -> tuple[int, bytes]:

@@ -284,7 +284,7 @@ _UNTRUSTED.verify_message = "unable to get local issuer certificate"
         (_from(httpx.ConnectError("no"), TLSError("TLS failed: expired")), "(TLS failed: expired)", "`ssl_context=`"),
         (_from(httpx.ConnectError("no"), TransportError("cannot connect: no such name")), "no such name)", "network"),
         (ZeroDivisionError(), "reached (ZeroDivisionError)", "the transport that you passed"),
-        (RuntimeError("the client has been closed"), "reached (RuntimeError)", "whether it is open"),
+        (TransportError("the client is closed"), "reached (the client is closed)", "network"),
     ],
 )
 async def test_a_look_up_that_fails_says_what_to_look_at(error: Exception, words: str, hint: str) -> None:

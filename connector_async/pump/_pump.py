@@ -122,6 +122,8 @@ class Pump:
     async def __aenter__(self) -> Self:
         if self._life is not None:
             raise RuntimeError("a pump is entered once: build another")
+        if not self._session.health().live:
+            raise RuntimeError("the pump's session is not entered, or closed: enter it first, around the pump")
         self._life = self._live()
         await self._life.__aenter__()
         return self

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from typing_extensions import TypeVar
 
 from connector_async._arguments import check_kind, kind_of, timeout_of
+from connector_async._concurrency import ELSEWHERE
 from connector_async.consumer import Consumer
 from connector_async.conversation import Conversation
 from connector_async.errors import RequestError
@@ -263,10 +264,7 @@ class ConnectorSession(Lifecycle):
         parts = self._entered()
         if not parts.clock.is_here():
             # What is put into a queue from elsewhere may lie there for ever: nothing wakes the loop that reads it.
-            raise RuntimeError(
-                "this session lives in another event loop; from a thread use "
-                "`asyncio.run_coroutine_threadsafe(session.send(...), loop).result()`"
-            )
+            raise RuntimeError(ELSEWHERE)
         return parts
 
     def _properties(self, given: ClientProperties | str | None) -> ClientPropertiesHeader | None:

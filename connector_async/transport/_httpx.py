@@ -155,6 +155,14 @@ class HttpxTransport:
     async def _send(self, request: httpx.Request) -> httpx.Response:
         if not isinstance(self._inner, httpx.AsyncClient):
             return await self._inner.handle_async_request(request)
+        if self._inner.is_closed:
+            # It would say so itself, but by an error that any hook of it might raise after the request has left.
+            raise TransportError(
+                "the httpx.AsyncClient that was passed as transport is closed",
+                phase=Phase.POOL,
+                sent=False,
+                retryable=False,
+            )
         for name, value in self._inner.headers.items():
             # httpx adds them to requests that the client itself builds. Of who we are the request alone speaks.
             if name not in request.headers and name != "authorization":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import attrs
 
-from connector_async._concurrency import failure_of
+from connector_async._concurrency import failure_of, go_on, is_cancelled_by_name
 from connector_async._feed import handled, task_here
 from connector_async.protocol.inbox import event_digest
 from connector_async.webhooks._parts import Part
@@ -90,12 +90,15 @@ class Runner:
                 if not is_done:
                     await self.patience.finish(self.handler_timeout, work, waits_for)
             except BaseException as error:
+                await go_on()  # the handler may have cancelled the task it runs in, which is ours
                 failure = failure_of(error)
                 logger.exception("handler %s failed", bound.name)
                 result.failures.append(Failure(bound.name, failure))
                 await self._tell(bound, incoming, failure)
             else:
                 result.done.append(bound.handler)
+                if is_cancelled_by_name():
+                    await go_on()
         handled.reset(note)  # if cancelled, the task ends with its context
         return result
 

@@ -506,6 +506,8 @@ async def test_wrong_use_is_refused_in_words() -> None:
     with pytest.raises(TypeError, match="session must be a ConnectorSession"):
         Pump(wrong, store)
     assert Pump(session, store).stats.in_flight == 0
+    with pytest.raises(RuntimeError, match="the pump's session is not entered"):
+        await Pump(session, store).__aenter__()
     async with session, Pump(session, store) as pump:
         with pytest.raises(RuntimeError, match="entered once"):
             await pump.__aenter__()

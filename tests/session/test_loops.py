@@ -106,6 +106,8 @@ _CALLS: dict[str, Callable[[ConnectorSession], Any]] = {
     "request": lambda session: session.request(SetUserProfile(), consumer="customer"),
     "batch": lambda session: session.batch([SetUserProfile()], consumer="customer"),
     "send_many": lambda session: session.send_many([_MESSAGE]).__aenter__(),
+    "ensure": lambda session: session.consumer("customer").ensure_conversation(),
+    "send_text": lambda session: session.consumer("customer").send_text("hello"),
     "dispatch": lambda session: session.dispatch(_MESSAGE),
 }
 

@@ -231,6 +231,18 @@ async def test_a_client_adds_its_default_headers_and_never_says_who_we_are(anyio
     assert "authorization" not in looked_up.headers
 
 
+async def test_with_a_client_that_its_owner_has_closed_nothing_is_sent(anyio_backend: Any) -> None:
+    """Certainly not: what it would have raised itself says nothing of that, and called for the outcome 'unknown'."""
+    client = httpx.AsyncClient(transport=_answers(lambda: httpx.Response(200)))
+    async with HttpxTransport(client) as transport:
+        await client.aclose()
+        with pytest.raises(TransportError, match="passed as transport is closed") as caught:
+            await _post(transport)
+        assert (caught.value.sent, caught.value.retryable) == (False, False)
+        with pytest.raises(TransportError, match="passed as transport is closed"):
+            await transport.client.get("http://127.0.0.1:1/look-up")
+
+
 async def test_a_cancellation_leaves_no_half_read_generator_behind(anyio_backend: Any) -> None:
     """trio complains of those when the garbage collector comes; httpx's own body is one."""
     left: list[AsyncIterator[bytes]] = []

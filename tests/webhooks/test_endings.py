@@ -251,3 +251,30 @@ async def test_what_stands_around_handlers_is_cancelled_at_last_as_they_are(wher
         await anyio.sleep(6)
         await until(lambda: not worker.dispatcher.stats().waiting)
         assert worker.dispatcher.stats().failed == 1
+
+
+@pytest.mark.parametrize("how", ["and waits", "and returns", "later"])
+async def test_a_handler_that_cancels_the_task_it_runs_in_ends_nothing_but_itself(how: str) -> None:
+    """Found by trial: where only the last of several messages counts, people cancel the task of the one before."""
+    router = Router()
+    heard: list[str] = []
+
+    @router.on(ContentEvent)
+    async def handle(message: Incoming[ContentEvent]) -> None:
+        heard.append(message.text)
+        if len(heard) > 1:
+            return
+        if how == "later":
+            await anyio.sleep(0.1)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        if how != "and returns":
+            await anyio.sleep(0.1)
+
+    async with rig(router) as worker:
+        for number in range(3):
+            assert await worker.deliver(content("c", number)) == [200]
+        await worker.quiet()
+        assert len(heard) == 3
+        assert worker.dispatcher.stats().failed == (how != "and returns")
