@@ -79,6 +79,8 @@ def _header_of(given: ClientProperties | str | None) -> ClientPropertiesHeader |
         return ClientPropertiesHeader.of(given)
     except (TypeError, LocalProtocolError) as error:
         raise ConfigurationError(f"client_properties: {error}") from error
+    except ValueError as error:  # names it itself
+        raise ConfigurationError(str(error)) from error
 
 
 def _are_credentials(_instance: object, _attribute: object, value: Any) -> None:

@@ -306,8 +306,15 @@ async def test_a_result_and_its_response_can_be_copied_as_values() -> None:
 @pytest.mark.parametrize("text", ["{bad", "[]", '"x"', ""])
 def test_client_properties_that_are_no_object_are_refused_at_once(text: str) -> None:
     """The cloud would refuse each request, and say that the request is wrong."""
-    with pytest.raises(ValueError, match="client_properties is no JSON object"):
+    with pytest.raises(ConfigurationError, match="^client_properties is no JSON object"):
         ConnectorSession("12345678", AppCredentials("a", "b"), client_properties=text)
+
+
+async def test_client_properties_of_one_conversation_are_looked_at_too() -> None:
+    """Before anything is sent."""
+    async with session_over(FakeCloud()) as session:
+        with pytest.raises(ValueError, match="client_properties is no JSON object"):
+            await session.consumer("anna").open_conversation(client_properties="{bad")
 
 
 async def test_the_time_for_a_file_counts_while_its_source_is_read() -> None:
