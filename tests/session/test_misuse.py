@@ -306,7 +306,7 @@ async def test_a_result_and_its_response_can_be_copied_as_values() -> None:
 @pytest.mark.parametrize("text", ["{bad", "[]", '"x"', ""])
 def test_client_properties_that_are_no_object_are_refused_at_once(text: str) -> None:
     """The cloud would refuse each request, and say that the request is wrong."""
-    with pytest.raises(ConfigurationError, match="^client_properties is no JSON object"):
+    with pytest.raises(ConfigurationError, match=r"^client_properties is no JSON object"):
         ConnectorSession("12345678", AppCredentials("a", "b"), client_properties=text)
 
 
