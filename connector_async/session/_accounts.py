@@ -150,6 +150,9 @@ class Accounts(AsyncContextManagerMixin):
             RuntimeError: Accounts is not entered.
         """
         opened = self._open.get(account_id)
+        if opened is not None and opened.session.is_closed:  # by somebody who was handed it
+            await self.remove(account_id)
+            opened = None
         if opened is None:
             check_account_id(account_id)
             _, flights = self._entered()

@@ -299,6 +299,11 @@ class Lifecycle:
         """What is in flight, oldest first: ids, type, age, stage, attempt."""
         return () if self._parts is None else self._parts.engine.pending()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has ended, for good."""
+        return self._state == "closed"
+
     def stats(self) -> SessionStats:
         """Counters and gauges of this moment; after the close, those of its end."""
         parts = self._parts

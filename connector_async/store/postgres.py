@@ -34,7 +34,7 @@ from connector_async.store.outbox import (
     PutResult,
     Settlement,
 )
-from connector_async.store.tokens import SharedToken, TokenSeal
+from connector_async.store.tokens import SharedToken, TokenSeal, check_seal
 
 __all__ = ["PostgresStore"]
 
@@ -69,7 +69,7 @@ class PostgresStore:
     """
 
     dsn: str = attrs.field(repr=False)
-    tokens: TokenSeal | None = attrs.field(default=None, kw_only=True)
+    tokens: TokenSeal | None = attrs.field(default=None, kw_only=True, validator=check_seal)
     max_entries: int = attrs.field(default=1_000_000, kw_only=True, validator=attrs.validators.ge(1))
     max_waiting: int = attrs.field(default=1_000_000, kw_only=True, validator=attrs.validators.ge(1))
     max_dead: int = attrs.field(default=10_000, kw_only=True, validator=attrs.validators.ge(1))

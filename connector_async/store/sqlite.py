@@ -27,7 +27,7 @@ from connector_async.store.base import (
     Delivery,
     DeliveryCounts,
 )
-from connector_async.store.tokens import SharedToken, TokenSeal
+from connector_async.store.tokens import SharedToken, TokenSeal, check_seal
 
 __all__ = ["SqliteStore"]
 
@@ -66,7 +66,7 @@ class SqliteStore:
     max_waiting: int = attrs.field(default=1_000_000, kw_only=True, validator=attrs.validators.ge(1))
     max_dead: int = attrs.field(default=10_000, kw_only=True, validator=attrs.validators.ge(1))
     busy_timeout: float = attrs.field(default=2.0, kw_only=True, validator=attrs.validators.ge(0))
-    tokens: TokenSeal | None = attrs.field(default=None, kw_only=True)
+    tokens: TokenSeal | None = attrs.field(default=None, kw_only=True, validator=check_seal)
     wall: Callable[[], float] = attrs.field(default=time.time, kw_only=True, repr=False)
     _engine: SqliteEngine = attrs.field(init=False, repr=False)
     outbox: SqliteOutbox = attrs.field(init=False, repr=False)

@@ -7,11 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
+from connector_async._arguments import check_kind
 from connector_async.errors import ConfigurationError
 
-__all__ = ["PlaintextTokens", "SealedTokens", "SharedToken", "TokenSeal", "TokenShare"]
+__all__ = ["PlaintextTokens", "SealedTokens", "SharedToken", "TokenSeal", "TokenShare", "check_seal"]
 
 
+@runtime_checkable
 class TokenSeal(Protocol):
     """How a durable store writes tokens down."""
 
@@ -22,6 +24,12 @@ class TokenSeal(Protocol):
     def open(self, identity: str, sealed: str) -> str:
         """The token; empty if it cannot be opened (another key, another identity, damaged)."""
         ...
+
+
+def check_seal(_store: object, _attribute: object, value: TokenSeal | None) -> None:
+    """Raise TypeError for what is no seal: found out later, no token would be kept, and nobody told."""
+    if value is not None:
+        check_kind("tokens", value, TokenSeal, "`SealedTokens(key)`, `PlaintextTokens()` or None")
 
 
 class PlaintextTokens:

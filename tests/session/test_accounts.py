@@ -248,3 +248,18 @@ async def test_accounts_say_what_is_wrong() -> None:
     with pytest.raises(RuntimeError):
         async with accounts:
             raise AssertionError("entered again")
+
+
+async def test_a_session_that_somebody_has_closed_is_not_handed_out_again() -> None:
+    """It would refuse each message of its account, for as long as the process lives."""
+    async with accounts_over(FakeCloud()) as accounts:
+        closed = await accounts.session("1")
+        await closed.aclose()
+        assert closed.is_closed
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(accounts.session, "1")
+        again = await accounts.session("1")
+        assert again is not closed
+        assert not again.is_closed
+        await again.consumer("anna").open_conversation()

@@ -16,7 +16,7 @@ import anyio.lowlevel
 import pytest
 
 from connector_async.errors import ConfigurationError, StoreUnavailable
-from connector_async.store import Admission, ConsumerRecord, ConversationRecord, SqliteStore
+from connector_async.store import Admission, ConsumerRecord, ConversationRecord, PostgresStore, SqliteStore
 from connector_async.store._sqlite_schema import MIGRATIONS
 from connector_async.store.outbox import OutboxMessage
 from connector_async.store.tokens import PlaintextTokens
@@ -471,3 +471,10 @@ def test_a_path_that_names_no_file_is_refused() -> None:
     wrong: Any = b"outbox.db"
     with pytest.raises(TypeError, match="path must be the name of a file, not bytes"):
         SqliteStore(wrong)
+
+
+@pytest.mark.parametrize("kind", [SqliteStore, PostgresStore])
+def test_a_seal_that_is_none_is_refused_when_the_store_is_built(kind: Any) -> None:
+    """It used to keep no token, and to log it for each."""
+    with pytest.raises(TypeError, match=r"tokens must be `SealedTokens\(key\)`.*, not str"):
+        kind("postgresql://app@localhost/app", tokens="key")
