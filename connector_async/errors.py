@@ -206,7 +206,7 @@ class BatchRefused(RequestRefused):
 
 
 class NotSent(RequestError):
-    """Nothing of the request reached the cloud: it is safe to send it again."""
+    """The request has certainly not landed: it never reached the API, and it is safe to send it again."""
 
     hint = "check that the host can be reached, then send it again"
     retryable = True

@@ -111,7 +111,7 @@ def _choose(call: Call, problem: Problem, stop: Stop, *, in_time: bool, facts: d
 def _unauthorized(call: Call, problem: Problem, facts: dict[str, Any]) -> RequestError:
     if problem.error_code in APP_TOKEN_CODES:
         return AppTokenRefused(problem.summary, **facts)
-    # A batch opens a conversation: there is none yet that could belong to somebody else.
+    # A batch mostly opens a conversation: there is none yet that could belong to somebody else.
     hint = "check the ext_consumer_id and the credentials" if call.batch else None
     return ConsumerTokenRefused(problem.summary, hint=hint, **facts)
 
