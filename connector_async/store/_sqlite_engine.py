@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +24,8 @@ __all__ = ["SqliteEngine"]
 
 _Result = TypeVar("_Result")
 _MEMORY = ":memory:"
+_LOCKED_AGAIN = 0.01  # seconds
+_making = threading.Lock()
 
 
 @attrs.define(eq=False)
@@ -191,7 +195,7 @@ def _open(path: Path | str, migrations: Sequence[str], busy_timeout: float) -> s
         _create_private(Path(path))
     connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _log_ahead(connection, time.monotonic() + busy_timeout)
         # NORMAL survives the death of the process but not of the power supply.
         connection.execute("PRAGMA synchronous = FULL")
         # What is deleted is overwritten in the file, and not only forgotten about.
@@ -215,8 +219,27 @@ def _identity(path: Path | str) -> tuple[int, int] | None:
 
 
 def _create_private(path: Path) -> None:
-    """Make the file readable by its owner only: it holds tokens. SQLite gives its side files the same mode."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    """Make the file readable by its owner only: it holds tokens. SQLite gives its side files the same mode.
+
+    Only a file that is not there is opened here, and by one thread at a time: closing any descriptor of a file takes
+    away the locks that this process has on it, those of its other connections too. The next process that closed the
+    file would believe it was the last, and remove the log that they go on writing to.
+    """
+    with _making, suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _log_ahead(connection: sqlite3.Connection, give_up_at: float) -> None:
+    """Switch a file to its write-ahead log, which SQLite refuses at once, not after its timeout, while others do."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up_at:
+                raise
+            time.sleep(_LOCKED_AGAIN)
+        else:
+            return
 
 
 def _migrate(connection: sqlite3.Connection, migrations: Sequence[str], path: Path | str) -> None:

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from connector_async.errors import ConfigurationError, StoreUnavailable
@@ -384,6 +386,74 @@ async def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
     connection.execute("PRAGMA max_page_count = 1000000")
     assert await store.put_delivery(A, key="k", lane="c", body=bytes(100_000), received_at=1.0) is Admission.NEW
     await store.aclose()
+
+
+async def test_stores_that_make_one_file_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    """Locks a bug: SQLite refuses the switch to its log at once, so each second worker of a first start failed."""
+    for number in range(20):
+        stores = [SqliteStore(tmp_path / f"{number}.db", busy_timeout=20) for _ in range(4)]
+        new: list[bool] = []
+
+        async def use(store: SqliteStore) -> None:
+            new.append(await store.first_time(A, "k"))  # noqa: B023 - this round's
+
+        async with anyio.create_task_group() as tasks:
+            for store in stores:
+                tasks.start_soon(use, store)
+        assert sorted(new) == [False, False, False, True]
+        for store in stores:
+            await store.aclose()
+
+
+async def test_a_new_file_that_stays_locked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the time that was set for it, and not before; once it is free, the next use makes the tables."""
+    other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    now = 100.0
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        slept.append(seconds)
+
+    monkeypatch.setattr(
+        "connector_async.store._sqlite_engine.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep)
+    )
+    store = SqliteStore(tmp_path / "s.db", busy_timeout=0.5)
+    with pytest.raises(StoreUnavailable, match="locked"):
+        await store.first_time(A, "k")
+    assert sum(slept) == pytest.approx(0.5, abs=0.02)
+    other.execute("ROLLBACK")
+    other.close()
+    assert await store.first_time(A, "k")
+    await store.aclose()
+
+
+_PEER = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+print(db.execute("SELECT count(*) FROM seen").fetchone()[0])
+db.close()
+"""
+
+
+async def test_a_second_store_in_this_process_leaves_the_first_ones_locks(tmp_path: Path) -> None:
+    """Locks a loss: the next process to close the file took it for unused and removed its log."""
+
+    def rows() -> int:
+        command = [sys.executable, "-c", _PEER, str(tmp_path / "s.db")]
+        return int(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+
+    first, second = SqliteStore(tmp_path / "s.db"), SqliteStore(tmp_path / "s.db")
+    await first.first_time(A, "1")
+    await second.first_time(A, "2")
+    assert await anyio.to_thread.run_sync(rows) == 2
+    await first.first_time(A, "3")
+    assert await anyio.to_thread.run_sync(rows) == 3
+    await first.aclose()
+    await second.aclose()
+    assert await anyio.to_thread.run_sync(rows) == 3
 
 
 _WORKER = """
