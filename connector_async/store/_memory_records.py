@@ -116,6 +116,8 @@ class MemoryRecords:
             self._drop_conversation(known)
         consumer = self._enter(record.account_id, record.ext_consumer_id)
         conversation = _Conversation(consumer, record)
+        if known is not None and record.client_properties is None:
+            conversation.client_properties = known.client_properties
         consumer.newest = consumer.account.conversations[record.conversation_id] = conversation
         self._conversations.add(conversation)
         if self._conversations.count > self._max_entries:

@@ -105,12 +105,13 @@ async def put_conversation(db: Database, record: ConversationRecord, *, bound: i
     await db.execute(
         """
         WITH put AS (
-            INSERT INTO conversations (
+            INSERT INTO conversations AS known (
                 account_id, conversation_id, ext_consumer_id, client_properties, opened_at, is_closed
             ) VALUES (%(account_id)s, %(conversation_id)s, %(ext)s, %(properties)s, %(opened_at)s, %(is_closed)s)
             ON CONFLICT (account_id, conversation_id) DO UPDATE SET
                 id = excluded.id, ext_consumer_id = excluded.ext_consumer_id, opened_at = excluded.opened_at,
-                client_properties = excluded.client_properties, is_closed = excluded.is_closed
+                client_properties = coalesce(excluded.client_properties, known.client_properties),
+                is_closed = excluded.is_closed
             RETURNING id
         )
         DELETE FROM conversations WHERE id = ANY(ARRAY(

@@ -44,7 +44,7 @@ class ConversationRecord:
     conversation_id: str
     ext_consumer_id: str
     client_properties: str | None = None
-    """The `Client-Properties` header that every call of this conversation must carry, or None."""
+    """The `Client-Properties` header that every call of this conversation must carry, or None when none is known."""
     opened_at: float = 0.0
     """Wall-clock seconds."""
     is_closed: bool = False
@@ -130,7 +130,11 @@ class Store(Protocol):
         ...
 
     async def put_conversation(self, record: ConversationRecord) -> None:
-        """Keep a conversation; an older record of the same conversation is replaced."""
+        """Keep a conversation; an older record of the same conversation is replaced.
+
+        Of `client_properties` None replaces nothing: a process that heard of the conversation does not know with
+        which properties another one opened it.
+        """
         ...
 
     async def get_conversation(self, account_id: str, conversation_id: str) -> ConversationRecord | None:

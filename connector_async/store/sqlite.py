@@ -322,16 +322,15 @@ def _select_consumer(db: sqlite3.Connection, *, column: str, account_id: str, va
 
 def _put_conversation(db: sqlite3.Connection, *, record: ConversationRecord, bound: int) -> None:
     (newest,) = db.execute(
-        f"INSERT OR REPLACE INTO conversations (account_id, {_CONVERSATION_COLUMNS})"  # noqa: S608 - fixed column names
-        " VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
-        (
-            record.account_id,
-            record.conversation_id,
-            record.ext_consumer_id,
-            record.client_properties,
-            record.opened_at,
-            record.is_closed,
-        ),
+        """
+        INSERT OR REPLACE INTO conversations (
+            account_id, conversation_id, ext_consumer_id, client_properties, opened_at, is_closed
+        ) VALUES (:account_id, :conversation_id, :ext_consumer_id, coalesce(:client_properties, (
+            SELECT client_properties FROM conversations
+            WHERE account_id = :account_id AND conversation_id = :conversation_id
+        )), :opened_at, :is_closed) RETURNING id
+        """,
+        attrs.asdict(record),
     ).fetchone()
     db.execute("DELETE FROM conversations WHERE id <= ?", (newest - bound,))
 

@@ -73,8 +73,19 @@ async def test_a_newer_record_replaces_the_older(store: Store) -> None:
     await store.put_consumer(consumer("anna", "lp-1", token="new"))
     assert await store.get_consumer(A, "anna") == consumer("anna", "lp-1", token="new")
     await store.put_conversation(conversation("c-1", client_properties="{}"))
-    await store.put_conversation(conversation("c-1", client_properties=None, opened_at=2.5, is_closed=True))
-    assert await store.get_conversation(A, "c-1") == conversation("c-1", opened_at=2.5, is_closed=True)
+    newer = conversation("c-1", client_properties="{...}", opened_at=2.5, is_closed=True)
+    await store.put_conversation(newer)
+    assert await store.get_conversation(A, "c-1") == newer
+
+
+async def test_who_does_not_know_the_properties_of_a_conversation_does_not_erase_them(store: Store) -> None:
+    """Two processes take one conversation up at the same moment: one opened it, the other heard of it."""
+    await store.put_conversation(conversation("c-1", client_properties=None))
+    await store.put_conversation(conversation("c-1", client_properties="{}"))
+    await store.put_conversation(conversation("c-1", client_properties=None, opened_at=2.5))
+    await store.put_conversation(conversation("c-2", client_properties=None))
+    assert await store.get_conversation(A, "c-1") == conversation("c-1", client_properties="{}", opened_at=2.5)
+    assert await store.get_conversation(A, "c-2") == conversation("c-2", client_properties=None)
 
 
 async def test_a_cloud_id_that_moved_leads_to_the_new_consumer(store: Store) -> None:

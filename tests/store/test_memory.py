@@ -49,6 +49,9 @@ class Model:
             self.consumers[account, name] = attrs.evolve(self.consumers[account, name], token="")
 
     def put_conversation(self, record: ConversationRecord) -> None:
+        known = self.conversations.get((record.account_id, record.conversation_id))
+        if known is not None and record.client_properties is None:
+            record = attrs.evolve(record, client_properties=known.client_properties)
         self.conversations[record.account_id, record.conversation_id] = record
         self.conversations.move_to_end((record.account_id, record.conversation_id))
         if len(self.conversations) > ROOM:
