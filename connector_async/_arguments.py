@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any
 
-__all__ = ["check_classes", "check_kind", "kind_of", "limit_of", "timeout_of"]
+__all__ = ["check_async", "check_classes", "check_kind", "kind_of", "limit_of", "timeout_of"]
 
 
 def check_kind(name: str, value: object, kind: type | tuple[type, ...], wanted: str) -> None:
@@ -18,15 +22,57 @@ def check_kind(name: str, value: object, kind: type | tuple[type, ...], wanted: 
         raise TypeError(f"{name} must be {wanted}, not {kind_of(value)}")
 
 
-def check_classes(name: str, values: Iterable[object]) -> None:
-    """Nothing but classes.
+def check_classes(name: str, values: Iterable[object], *, related_to: tuple[type, ...]) -> None:
+    """Nothing but classes that are above or below one of these.
 
     Raises:
-        TypeError: One is none; left alone, it would be found out by `isinstance`, far away and for each event anew.
+        TypeError: One is none; left alone, it would be found out by `isinstance`, far away and for each event anew,
+            or never, of a class that no event has.
     """
     for value in values:
-        if not isinstance(value, type):
-            raise TypeError(f"{name} must be classes, such as ContentEvent, not {kind_of(value)}")
+        if not isinstance(value, type) or not any(
+            issubclass(value, one) or value in one.__mro__ for one in related_to
+        ):
+            raise TypeError(f"{name} must be classes of events, such as ContentEvent, not {kind_of(value)}")
+
+
+def check_async(name: str, value: object) -> None:
+    """Something that gives what can be awaited when it is called, as far as that can be told without a call.
+
+    A plain function passes when it is a lambda, wraps an `async def`, or is annotated to return anything but None.
+
+    Raises:
+        TypeError: It cannot be called, or is a plain `def`: that would do its work, and then count as failed.
+    """
+    if not callable(value):
+        raise TypeError(f"{name} must be an `async def`, not {kind_of(value)}")
+    if not any(_may_be_awaited(layer) for layer in _layers(value)):
+        raise TypeError(f"{name} must be an `async def` without `yield`, which {_name_of(value)} is not")
+
+
+def _name_of(value: object) -> str:
+    return getattr(value, "__qualname__", None) or kind_of(value)
+
+
+def _layers(value: Any) -> Iterator[Any]:
+    """A callable, and what it stands around."""
+    while value is not None:
+        yield value
+        value = value.func if isinstance(value, partial) else getattr(value, "__wrapped__", None)
+
+
+def _may_be_awaited(value: Any) -> bool:
+    if isinstance(value, partial):
+        return False  # that depends on the function
+    function = value if isinstance(value, (FunctionType, MethodType)) else type(value).__call__
+    if not isinstance(function, (FunctionType, MethodType)):
+        return True  # who knows
+    return not inspect.isasyncgenfunction(function) and (
+        inspect.iscoroutinefunction(value)
+        or inspect.iscoroutinefunction(function)
+        or function.__name__ == "<lambda>"
+        or function.__annotations__.get("return") not in (None, "None")
+    )
 
 
 def kind_of(value: object) -> str:

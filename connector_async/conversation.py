@@ -18,11 +18,13 @@ from connector_async.exchange.desk import ClientPropertiesHeader
 from connector_async.wire import (
     ClientProperties,
     Confirmation,
+    ConversationChange,
     ConversationField,
     ConversationStateField,
     CSATRate,
     CsatStatus,
     DialogChange,
+    Event,
     MessageAudience,
     SetUserProfile,
     StageField,
@@ -155,7 +157,7 @@ class Conversation(Voice):
         return rare is not None and rare.feed is not None and rare.feed.tell(incoming)
 
     def _listen(self, event_types: tuple[type, ...], role: str | None) -> Listener:
-        check_classes("event_types", event_types)
+        check_classes("event_types", event_types, related_to=(Event, ConversationChange))
         rare = self._rarely
         if rare.feed is None:
             rare.feed = Feed()

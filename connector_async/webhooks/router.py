@@ -8,9 +8,9 @@ from weakref import WeakSet
 
 import attrs
 
-from connector_async._arguments import check_classes, check_kind
+from connector_async._arguments import check_async, check_classes, check_kind
 from connector_async.webhooks.incoming import Incoming, Unclaimed
-from connector_async.wire import MessageAudience
+from connector_async.wire import ConversationChange, Event, MessageAudience
 
 __all__ = ["Bound", "ErrorHandler", "Handler", "Middleware", "Router", "UnclaimedHandler"]
 
@@ -169,12 +169,14 @@ class Router:
             when: Any further condition; must not block.
 
         Raises:
-            TypeError: An event type is no class, as where the parentheses after `on` are missing.
+            TypeError: An event type is no class of events, as where the parentheses after `on` are missing; or,
+                from the decorator, the handler is a plain `def`.
         """
         # Unchecked, `@router.on` without parentheses would take the handler for an event type, and add nothing.
-        check_classes("the arguments of `on`", event_types)
+        check_classes("the arguments of `on`", event_types, related_to=(Event, ConversationChange))
 
         def add(handler: Handler[Any]) -> Handler[Any]:
+            check_async("a handler", handler)
             route = _Route(
                 handler=handler,
                 event_types=event_types,
@@ -192,6 +194,7 @@ class Router:
 
     def on_error(self, handler: F) -> F:
         """Let the decorated handler know of each failure: `async def (incoming, error)`. Innermost router first."""
+        check_async("what is told of errors", handler)
         self._error_handlers.append(handler)
         self._forget_plan()
         return handler
@@ -201,11 +204,13 @@ class Router:
 
         The first `ext_consumer_id` that one returns is remembered, and the event is handled. None: not ours.
         """
+        check_async("who is asked", handler)
         self._unclaimed_handlers.append(handler)
         return handler
 
     def middleware(self, middleware: F) -> F:
         """Put the decorated `async def (incoming, call_next)` around each handler; the first is outermost."""
+        check_async("middleware", middleware)
         self._middleware.append(middleware)
         self._forget_plan()
         return middleware

@@ -32,7 +32,7 @@ from connector_async import (
     TokenUnavailable,
 )
 from connector_async.sandbox import Sandbox
-from connector_async.wire import PublishEvent
+from connector_async.wire import MessagingEvent, PublishEvent
 from tests.doubles import ScriptedTransport
 from tests.session.rig import DOMAINS, FakeCloud, session_over
 
@@ -156,14 +156,14 @@ async def test_arguments_of_the_wrong_kind_say_what_is_wanted() -> None:
 
 async def test_who_waits_for_what_is_no_class_or_so_many_words_hears_of_it_at_once() -> None:
     """Else it is the time that runs out, and the one who brings the event who fails."""
-    no_classes: list[Any] = ["ContentEvent", ContentEvent.text_of("hello")]
+    no_classes: list[Any] = ["ContentEvent", ContentEvent.text_of("hello"), MessagingEvent]
     number: Any = "3"
     async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session() as session:
         cloud.deliver_to(session.webhook_app())
         conversation = await session.consumer("customer").open_conversation()
         result = await conversation.send_text("hello")
         for event_type in no_classes:
-            with pytest.raises(TypeError, match="event_types must be classes, such as ContentEvent, not "):
+            with pytest.raises(TypeError, match="event_types must be classes of events, such as ContentEvent, not "):
                 await conversation.wait_for(event_type, timeout=5)
             with pytest.raises(TypeError, match="event_types must be classes"):
                 conversation.events(event_type)

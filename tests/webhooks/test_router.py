@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import operator
 import weakref
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
+from unittest.mock import AsyncMock
 
 import anyio
 import pytest
@@ -16,7 +20,9 @@ from connector_async.wire import (
     ChatStateEvent,
     ContentEvent,
     ConversationChange,
+    Event,
     MessageAudience,
+    MessagingEvent,
     Role,
     UnknownEvent,
 )
@@ -390,7 +396,88 @@ async def test_kinds_of_dialogs_are_remembered_within_bounds(monkeypatch: pytest
     assert [one.dialog_type for one in heard.got] == [None, "POST_SURVEY"]
 
 
-@pytest.mark.parametrize("given", ["ContentEvent", print, 5])
+async def _answer(_incoming: Incoming[Any], *_more: object) -> None: ...
+
+
+def _plain(_incoming: Incoming[Any], *_more: object) -> None: ...
+
+
+def _untold(incoming):  # type: ignore[no-untyped-def]  # as many write them
+    return _answer(incoming)
+
+
+def _told(incoming: Incoming[Any]) -> Awaitable[None]:
+    return _answer(incoming)
+
+
+@functools.wraps(_answer)
+def _wrapped(*given):  # type: ignore[no-untyped-def]  # as decorators are written
+    return _answer(*given)
+
+
+@functools.wraps(_plain)
+async def _in_a_thread(incoming: Incoming[Any]) -> None: ...
+
+
+async def _generator(_incoming: Incoming[Any]) -> AsyncIterator[int]:
+    yield 1
+
+
+class _Plain:
+    def __call__(self, incoming: Incoming[Any]) -> None: ...
+
+    def method(self, incoming: Incoming[Any]) -> None: ...
+
+
+REFUSED: list[Any] = [
+    _plain,
+    _untold,
+    _Plain(),
+    _Plain().method,
+    functools.partial(_plain),
+    _generator,
+    None,
+    "answer",
+]
+TAKEN: list[Any] = [
+    _answer,
+    _told,
+    _wrapped,
+    _in_a_thread,
+    functools.partial(_answer),
+    Recorder(),
+    Recorder().__call__,
+    lambda incoming: _answer(incoming, 5),
+    AsyncMock(),
+    operator.methodcaller("acknowledge"),
+]
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_a_plain_def_is_refused_where_it_is_added(given: Any) -> None:
+    """Found by trial: it ran, counted as failed, and a durable store had it run again."""
+    router = Router()
+    for add in (router.on(ContentEvent), router.on_error, router.on_unclaimed, router.middleware):
+        with pytest.raises(TypeError, match="must be an `async def`"):
+            add(given)
+    assert not router.unclaimed_handlers
+
+
+@pytest.mark.parametrize("given", TAKEN)
+def test_whatever_may_give_an_awaitable_is_taken(given: Any) -> None:
+    """Our decision: what cannot be told without a call is the handler's word; a type checker tells the rest."""
+    router = Router()
+    for add in (router.on(ContentEvent), router.on_error, router.on_unclaimed, router.middleware):
+        assert add(given) is given
+
+
+@pytest.mark.parametrize("kind", [object, Event, UnknownEvent, ConversationChange, type("Own", (Event,), {})])
+def test_a_class_that_an_event_may_have_is_taken(kind: type) -> None:
+    """Bases stand for all of their kind."""
+    assert callable(Router().on(kind))
+
+
+@pytest.mark.parametrize("given", ["ContentEvent", print, 5, int, MessagingEvent, Recorder])
 def test_what_is_no_event_type_is_refused(given: Any) -> None:
     """Found by trial: `@router.on` without parentheses added nothing, and said nothing."""
     router = Router()
