@@ -10,7 +10,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -225,8 +224,14 @@ def _create_private(path: Path) -> None:
     away the locks that this process has on it, those of its other connections too. The next process that closed the
     file would believe it was the last, and remove the log that they go on writing to.
     """
-    with _making, suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    try:
+        with _making:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        if path.is_dir():
+            raise IsADirectoryError("it is a directory; name a file in it") from None
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no directory {path.parent}") from None
 
 
 def _log_ahead(connection: sqlite3.Connection, give_up_at: float) -> None:

@@ -548,3 +548,12 @@ def test_a_seal_that_is_none_is_refused_when_the_store_is_built(kind: Any) -> No
     """It used to keep no token, and to log it for each."""
     with pytest.raises(TypeError, match=r"tokens must be `SealedTokens\(key\)`.*, not str"):
         kind("postgresql://app@localhost/app", tokens="key")
+
+
+async def test_a_path_that_can_hold_no_file_is_told_plainly(tmp_path: Path) -> None:
+    """Found at first use, since only then the file is looked at; SQLite says "unable to open database file"."""
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="it is a directory; name a file in it"):
+            await SqliteStore(tmp_path).get_consumer(A, "anna")
+        with pytest.raises(StoreUnavailable, match=r"there is no directory .*elsewhere"):
+            await SqliteStore(tmp_path / "elsewhere" / "store.db").get_consumer(A, "anna")
