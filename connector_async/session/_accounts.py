@@ -162,6 +162,7 @@ class Accounts(AsyncContextManagerMixin):
 
     async def remove(self, account_id: str) -> None:
         """Close the session of an account, draining it; and forget that the account was unknown."""
+        self._entered()
         self._unknown.pop(account_id, None)
         opened = self._open.pop(account_id, None)
         if opened is not None:
@@ -324,6 +325,9 @@ class Accounts(AsyncContextManagerMixin):
     def _entered(self) -> tuple[Clock, SingleFlight]:
         if self._clock is None or self._flights is None:
             raise RuntimeError("Accounts is not entered yet: use `async with Accounts(...) as accounts:`")
+        if not self._clock.is_here():
+            # What is waited for in another loop never comes: nothing there wakes this one.
+            raise RuntimeError("this Accounts lives in another event loop: use it there")
         return self._clock, self._flights
 
 

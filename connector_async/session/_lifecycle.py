@@ -178,6 +178,7 @@ class Lifecycle:
         life = self._life
         if life is None:
             return None
+        self._check_here("leave it there, in the task that entered it")
         if anyio.get_current_task().id != self._entered_by:
             # A task group ends in its own task; trying it here would cancel that one's other work too.
             await self.aclose()
@@ -230,8 +231,12 @@ class Lifecycle:
 
         Returns:
             What was done and what was left; it also goes to the log and to the hooks.
+
+        Raises:
+            RuntimeError: It is not closed, and lives in another event loop.
         """
-        if self._parts is not None:
+        if self._parts is not None and self._state != "closed":
+            self._check_here("close it there")
             await self._shut(self._settings.drain)
         return self._report
 
@@ -292,6 +297,11 @@ class Lifecycle:
         if self._parts is None:
             raise RuntimeError("the session is not entered yet: use `async with ConnectorSession(...) as session:`")
         return self._parts
+
+    def _check_here(self, what_to_do: str) -> None:
+        # What is waited for in another loop never comes: nothing there wakes this one.
+        if not self._entered().clock.is_here():
+            raise RuntimeError(f"this session lives in another event loop: {what_to_do}")
 
     # Looking
 
@@ -403,8 +413,11 @@ class Lifecycle:
         return await source.ask_credentials() != before
 
     async def _dispatcher_of(self, account_id: str) -> Dispatcher | None:
+        if account_id != self._settings.account_id:
+            return None
         # Before the session is entered this raises, and the vendor is told of an error of ours: it will come again.
-        return (self._dispatcher or self.dispatcher) if account_id == self._settings.account_id else None
+        self._check_here("serve its webhook app there")
+        return self._dispatcher or self.dispatcher
 
     def _connect_webhooks(self) -> None:
         parts = self._entered()

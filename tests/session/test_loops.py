@@ -8,12 +8,24 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from connector_async import ConnectorSession, ContentEvent, OutcomeStatus, Outgoing, SetUserProfile
+from connector_async import (
+    Accounts,
+    AppCredentials,
+    ConnectorSession,
+    ContentEvent,
+    OutcomeStatus,
+    Outgoing,
+    SetUserProfile,
+)
 from connector_async.sandbox import Sandbox
+from connector_async.testing import signed_headers
 from connector_async.transport import PooledTransport
 from tests.backends import ASYNCIO, EVERY_LOOP, TRIO, UVLOOP
+from tests.doubles import FakeCloud, ScriptedTransport
+from tests.session.rig import DOMAINS
 
 pytestmark = pytest.mark.anyio
 
@@ -150,3 +162,54 @@ async def test_a_submission_from_no_loop_at_all_is_sent_away_too() -> None:
         thread.start()
         thread.join(5)
         assert "another event loop" in str(caught[0])
+
+
+_ENDS: dict[str, Callable[[Any], Any]] = {
+    "leave": lambda session: session.__aexit__(None, None, None),
+    "close": lambda session: session.aclose(),
+    "remove": lambda accounts: accounts.remove("1"),
+}
+
+
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, TRIO])
+@pytest.mark.parametrize("end", _ENDS)
+async def test_it_cannot_be_ended_from_another_threads_loop(end: str) -> None:
+    """Found by trial: both loops waited for ever. It stays open, for its own loop to leave it."""
+    said: list[str] = []
+
+    async def from_elsewhere() -> None:
+        with pytest.raises(RuntimeError) as caught:
+            await asyncio.wait_for(_ENDS[end](lives_here), 5)
+        said.append(str(caught.value))
+
+    async with Sandbox(in_process=True) as cloud:
+        accounts = Accounts({"1": AppCredentials("client", "a-secret")}, transport=ScriptedTransport(FakeCloud()))
+        async with cloud.session() as session, accounts:
+            lives_here = accounts if end == "remove" else session
+            await anyio.to_thread.run_sync(lambda: asyncio.run(from_elsewhere()))
+            assert len(said) == 1
+            assert "lives in another event loop: " in said[0]
+            assert (await session.send(_MESSAGE)).status is OutcomeStatus.ACCEPTED
+        await anyio.to_thread.run_sync(lambda: asyncio.run(session.aclose()))  # closed as it is
+
+
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, TRIO])
+@pytest.mark.parametrize("made", ["session", "accounts"])
+async def test_a_webhook_app_that_another_loop_serves_says_so(made: str, caplog: pytest.LogCaptureFixture) -> None:
+    """uvicorn in a thread of its own: events would lie in queues that nothing there wakes. The vendor comes again."""
+    body = b'{"kind": "notification", "type": "ms.MessagingEventNotification", "body": {"changes": []}}'
+    answers: list[int] = []
+
+    async def serve() -> None:
+        headers = signed_headers(body, secret="a-secret", account_id="1", client_id="client")
+        answers.append((await app.handle(headers, body))[0])
+
+    credentials, transport = AppCredentials("client", "a-secret"), ScriptedTransport(FakeCloud())
+    one = ConnectorSession("1", credentials, transport=transport, domains=DOMAINS)
+    many = Accounts({"1": credentials}, transport=transport, domains=DOMAINS)
+    async with one, many:
+        app = (one if made == "session" else many).webhook_app()
+        await anyio.to_thread.run_sync(lambda: asyncio.run(serve()))
+        await serve()
+    assert answers == [500, 200]
+    assert "lives in another event loop: " in caplog.text
