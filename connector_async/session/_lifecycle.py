@@ -360,9 +360,9 @@ class Lifecycle:
             except RequestError as error:
                 problems.append(str(error))
         health = self.health()
-        return attrs.evolve(
-            health, ready=health.ready and not problems, problems=tuple(dict.fromkeys((*problems, *health.problems)))
-        )
+        # What the keeper of the token has failed with is among the problems anyway, in a longer sentence.
+        new = [problem for problem in problems if not any(problem in known for known in health.problems)]
+        return attrs.evolve(health, ready=health.ready and not problems, problems=(*new, *health.problems))
 
     # Webhooks and accounts
 
