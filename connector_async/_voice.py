@@ -149,7 +149,7 @@ class Voice:
         timeout: float | None = None,
         dialog_id: str | None = None,
     ) -> SendResult:
-        """Send a text of 1 to 5,000 characters and wait for the cloud's OK.
+        """Send a text of 1 to some 4,700 characters and wait for the cloud's OK.
 
         Texts of one dialog arrive in the order of the calls, retries included.
 
@@ -161,6 +161,7 @@ class Voice:
 
         Raises:
             ValueError: The text is empty or too long.
+            LocalProtocolError: The request is too long as JSON.
             ConversationClosed: It is closed; open another.
             OutcomeUnknown: It was sent, no answer came, and the policy does not resend.
 

@@ -68,7 +68,7 @@ class PumpMessage:
     Attributes:
         id: Yours, unique in the account: putting it again changes nothing.
         consumer: The `ext_consumer_id`. Messages of one consumer are sent in the order they were put.
-        body: A text of 1 to 5,000 characters, or any event.
+        body: A text of 1 to some 4,700 characters, or any event.
         opening: How to open a conversation, if need be.
         request_id: The id it is sent under, every time; made of `id` if None.
 

@@ -39,8 +39,8 @@ def _place(instance: object, attribute: attrs.Attribute[Any]) -> str:
     return f"{type(instance).__name__}.{attribute.name}"
 
 
-def text(*, maximum: int | None = None, minimum: int = 0) -> Check:
-    """Text of so many characters that can be written as UTF-8."""
+def text(*, maximum: int | None = None, minimum: int = 0, if_longer: str = "") -> Check:
+    """Text of so many characters that can be written as UTF-8; `if_longer` is what else to say of one with more."""
     most = sys.maxsize if maximum is None else maximum
 
     def check(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -52,7 +52,7 @@ def text(*, maximum: int | None = None, minimum: int = 0) -> Check:
         if not minimum <= len(value) <= most:
             upper = "any number of" if maximum is None else f"{maximum}"
             msg = f"{_place(owner, attribute)} must have {minimum} to {upper} characters, not {len(value)}"
-            raise ValueError(msg)
+            raise ValueError(msg + if_longer if len(value) > most else msg)
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             msg = f"{_place(owner, attribute)} holds half a surrogate pair, which is no character"
             raise ValueError(msg)

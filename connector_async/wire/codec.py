@@ -221,8 +221,8 @@ def _check_length(raw: bytes) -> None:
     characters = len(raw.decode())
     if characters > MAX_REQUEST_CHARACTERS:
         raise LocalProtocolError(
-            f"the request has {characters} characters as JSON; the API takes at most {MAX_REQUEST_CHARACTERS}: "
-            "shorten or split the text"
+            f"the request has {characters} characters as JSON, and the API takes at most {MAX_REQUEST_CHARACTERS}: "
+            f"make it shorter by {characters - MAX_REQUEST_CHARACTERS}, or split the text"
         )
 
 

@@ -108,7 +108,11 @@ def _read_message(raw: Any, source: Mapping[str, Any], _arg: object) -> object:
         return raw
 
 
-_TEXT: Final[Check] = text(minimum=1, maximum=MAX_TEXT)
+_TEXT: Final[Check] = text(
+    minimum=1,
+    maximum=MAX_TEXT,
+    if_longer="; the whole request as JSON may have no more either, so that some 4700 are left for the text",
+)
 
 
 def _check_message(event: ContentEvent, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -143,7 +147,7 @@ class ContentEvent(Event):
 
     @classmethod
     def text_of(cls, words: str, *, quick_replies: QuickReplies | None = None) -> ContentEvent:
-        """A text of 1 to 5,000 characters.
+        """A text of 1 to some 4,700 characters: the whole request may have 5,000 as JSON.
 
         Raises:
             ValueError: It is empty or too long, or holds half a surrogate pair.

@@ -83,10 +83,18 @@ def test_request_with_a_text_is_limited_in_characters_not_bytes() -> None:
     """How-to guide: a request of more than 5,000 characters is refused."""
     room = 5000 - len(encode_request(text_request("x"))) + 1
     assert len(encode_request(text_request("ü" * room))) > 5000
-    with pytest.raises(
-        LocalProtocolError, match="the request has 5001 characters as JSON; the API takes at most 5000"
-    ):
-        encode_request(text_request("ü" * (room + 1)))
+    too_long = "has 5007 characters as JSON, and the API takes at most 5000: make it shorter by 7, or split the text"
+    with pytest.raises(LocalProtocolError, match=too_long):
+        encode_request(text_request("ü" * (room + 7)))
+
+
+def test_who_is_told_that_a_text_is_too_long_is_told_what_fits() -> None:
+    """Found by trial: who made it 5,000 characters long was refused again, by the limit on the whole request."""
+    with pytest.raises(ValueError, match=r"not 5001; the whole request .* some 4700 are left for the text"):
+        ContentEvent.text_of("x" * 5001)
+    dialog_id = "11111111-2222-4333-8444-555555555555"
+    body = PublishEvent(dialog_id, ContentEvent.text_of("x" * 4700), conversation_id=dialog_id)
+    assert len(encode_request(Request(id="x" * 36, body=body))) <= 5000
 
 
 def test_request_with_a_preview_is_not_limited() -> None:
