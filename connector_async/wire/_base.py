@@ -106,14 +106,16 @@ class Message:
     def __repr__(self) -> str:
         """Show what is set, without texts, tokens and personal data."""
         shown = [(name, getattr(self, name)) for name in _names(self.__class__).shown]
-        facts = ", ".join([f"{name}={_shown(value)}" for name, value in shown if value is not None and value != ()])
+        facts = ", ".join([f"{name}={_shown(name, value)}" for name, value in shown if value not in (None, ())])
         return f"{self.__class__.__name__}({facts})"
 
 
-def _shown(value: object) -> str:
-    """A typed value as itself; an untyped JSON object or array could hold a text, and shows only its kind."""
+def _shown(name: str, value: object) -> str:
+    """A typed value as itself; an untyped JSON value could be a text or hold one, and shows only its kind."""
     if isinstance(value, Mapping):
         return "{...}"
+    if name == "body" and isinstance(value, str):
+        return "'...'"
     return "[...]" if isinstance(value, list) else repr(value)
 
 

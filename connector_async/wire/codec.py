@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast, overload
 
 import orjson
 
-from connector_async._arguments import check_kind
+from connector_async._arguments import check_kind, kind_of
 from connector_async.errors import LocalProtocolError, RemoteProtocolError
 from connector_async.wire._base import Message
 from connector_async.wire._converter import makers, read_as, readers, writers
@@ -70,7 +70,9 @@ def parse_response(obj: Any, expected: Expected = None) -> Response[Any] | list[
 
     Raises:
         RemoteProtocolError: It is no answer, or not one to what was asked.
+        TypeError: `expected` is something else.
     """
+    _check_expected(expected)
     if is_array(obj):
         return [_parse_answer(item, _expected_at(index, item, expected)) for index, item in enumerate(obj)]
     return _parse_answer(obj, _expected_at(0, obj, expected))
@@ -107,6 +109,22 @@ def one_or_many(obj: Any, cls: type[Message]) -> Any:
     if obj.__class__ is dict:  # nearly always, and the quickest to tell
         return read(obj)
     return [read(item) for item in obj] if is_array(obj) else read(obj)
+
+
+def _check_expected(expected: Expected) -> None:
+    several: list[object] = []
+    if isinstance(expected, Mapping):
+        several += expected.values()
+    elif isinstance(expected, Sequence):
+        several += expected
+    elif expected is not None:
+        several.append(expected)
+    for body in several:
+        if not isinstance(body, type) or not issubclass(body, RequestBody):
+            raise TypeError(
+                "expected must be a class of requests, such as PublishEvent, or for a batch several of them, in its "
+                f"order or by id, not {kind_of(body)}"
+            )
 
 
 def _expected_at(index: int, item: Any, expected: Expected) -> Bodies | None:
@@ -261,6 +279,7 @@ def decode_response(raw: bytes, expected: Expected = None) -> Response[Any] | li
 
     Raises:
         RemoteProtocolError: It is no JSON, no answer, or not one to what was asked.
+        TypeError: `expected` is something else.
     """
     obj = load("response", raw)
     if (expected is PublishEvent or expected is None) and (published := _read_published(obj, raw)) is not None:

@@ -55,8 +55,10 @@ class Request(Message, Generic[B_co]):
 
     id: int | str = attrs.field(validator=request_id)
     body: B_co = attrs.field(validator=instance(RequestBody), metadata={"read": read_body})
-    type: str = attrs.field(default=attrs.Factory(_type_of_body, takes_self=True), metadata={"required": True})
-    kind: str = "req"
+    type: str = attrs.field(
+        default=attrs.Factory(_type_of_body, takes_self=True), validator=text(minimum=1), metadata={"required": True}
+    )
+    kind: str = attrs.field(default="req", validator=text(minimum=1))
     metadata: tuple[MetadataItem, ...] | None = attrs.field(default=None, converter=as_metadata)
     encoded_metadata: str | None = attrs.field(
         default=None, repr=False, validator=maybe(text(maximum=MAX_ENCODED_METADATA))

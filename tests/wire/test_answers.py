@@ -11,6 +11,7 @@ from connector_async.wire import (
     EventPublished,
     Refusal,
     Response,
+    SetUserProfile,
     normalize_code,
     parse_response,
     to_wire,
@@ -108,3 +109,12 @@ def test_general_error_of_the_swagger_file_is_kept() -> None:
 def test_the_most_telling_text_is_the_reason(refusal: Refusal) -> None:
     """For people and logs."""
     assert refusal.reason == "d"
+
+
+@pytest.mark.parametrize("expected", [5, [5], "PublishEvent", {"1": None}, str, [SetUserProfile()]])
+def test_an_expectation_that_is_no_class_of_requests_is_named(expected: Any) -> None:
+    """Found by trial: it was an AttributeError of ours."""
+    answer = {"code": "OK", "reqId": "1", "body": {"msg": "done"}}
+    for obj in (answer, [answer]):
+        with pytest.raises(TypeError, match="expected must be a class of requests, such as PublishEvent, or for a"):
+            parse_response(obj, expected)

@@ -74,6 +74,9 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Request(id="", body=PublishEvent("d", TEXT)), ValueError, "Request.id must have 1 to 64 characters"),
     (lambda: Request(id=True, body=PublishEvent("d", TEXT)), TypeError, "Request.id must be a str"),
     (lambda: Request(id=1, body=NO_BODY, type="x"), TypeError, "Request.body must be RequestBody, not dict"),
+    (lambda: Request(id=1, body=PublishEvent("d", TEXT), type=5), TypeError, "Request.type must be a str, not int"),  # type: ignore[arg-type]  # wrong on purpose
+    (lambda: Request(id=1, body=PublishEvent("d", TEXT), type=""), ValueError, "Request.type must have 1 to"),
+    (lambda: Request(id=1, body=PublishEvent("d", TEXT), kind=None), TypeError, "Request.kind must be a str"),  # type: ignore[arg-type]  # wrong on purpose
     (
         lambda: Request(id=1, body=PublishEvent("d", TEXT), encoded_metadata="x" * 5121),
         ValueError,

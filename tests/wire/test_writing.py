@@ -107,6 +107,8 @@ def test_no_repr_shows_the_text_of_an_untyped_answer_or_notification() -> None:
     shown = [
         repr(parse_response({"code": "OK", "reqId": "1", "body": words})),
         repr(parse_response({"code": "OK", "reqId": "1", "body": [words]})),
+        repr(parse_response({"code": "OK", "reqId": "1", "body": "my secret"})),
+        repr(parse_notification({"kind": "notification", "type": "new.One", "body": "my secret"})),
         repr(parse_notification({"kind": "notification", "type": "new.One", "body": words})),
         repr(
             parse_request(
