@@ -104,13 +104,18 @@ def _is_gone(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="child processes are looked up in /proc")
 def test_ctrl_c_ends_the_demo_and_its_sandbox_without_a_traceback() -> None:
     """Within a second; the bound here leaves room for a busy machine."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "connector_async", "demo", "--consumers", "50", "--messages", "100000"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # Tests that a shell runs in the background ignore the signal, and so would the process.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "connector_async", "demo", "--consumers", "50", "--messages", "100000"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         assert process.stderr is not None
         told = process.stderr.readline()
@@ -120,7 +125,7 @@ def test_ctrl_c_ends_the_demo_and_its_sandbox_without_a_traceback() -> None:
         children = _children(process.pid)
         assert children
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=30)
     finally:
         process.kill()
         process.communicate()
