@@ -20,7 +20,8 @@ _HOLDS = {"nothing": "nothing", "conversation": "the conversation", "both": "the
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `memory`."""
     parser.add_argument("--in-flight", type=int, default=2000)
-    parser.add_argument("--consumers", type=int, default=15_000)
+    # So many that a megabyte more or less, which is the allocator's own, is little beside them.
+    parser.add_argument("--consumers", type=int, default=30_000)
 
 
 def run(options: argparse.Namespace) -> Result:
