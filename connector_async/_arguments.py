@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
-__all__ = ["check_async", "check_classes", "check_kind", "kind_of", "limit_of", "timeout_of"]
+__all__ = ["check_async", "check_kind", "kind_of", "limit_of", "timeout_of"]
 
 
 def check_kind(name: str, value: object, kind: type | tuple[type, ...], wanted: str) -> None:
@@ -20,20 +20,6 @@ def check_kind(name: str, value: object, kind: type | tuple[type, ...], wanted: 
     """
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {wanted}, not {kind_of(value)}")
-
-
-def check_classes(name: str, values: Iterable[object], *, related_to: tuple[type, ...]) -> None:
-    """Nothing but classes that are above or below one of these.
-
-    Raises:
-        TypeError: One is none; left alone, it would be found out by `isinstance`, far away and for each event anew,
-            or never, of a class that no event has.
-    """
-    for value in values:
-        if not isinstance(value, type) or not any(
-            issubclass(value, one) or value in one.__mro__ for one in related_to
-        ):
-            raise TypeError(f"{name} must be classes of events, such as ContentEvent, not {kind_of(value)}")
 
 
 def check_async(name: str, value: object) -> None:

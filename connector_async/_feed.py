@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
@@ -12,12 +12,13 @@ from weakref import WeakSet
 
 import anyio
 
+from connector_async._arguments import kind_of
 from connector_async.errors import SessionClosed
 
 if TYPE_CHECKING:
     from connector_async.webhooks import Incoming
 
-__all__ = ["Feed", "Hearing", "Listener", "handled", "task_here"]
+__all__ = ["Feed", "Hearing", "Listener", "check_event_types", "handled", "task_here"]
 
 Waiting = Callable[[], AbstractContextManager[None]]
 """`Hearing.waiting` of one conversation."""
@@ -27,6 +28,25 @@ _MAX_WAITING = 1_000  # events that an iterator may lag behind; of more, the old
 
 handled: ContextVar[tuple[object, str] | None] = ContextVar("connector_async_handled", default=None)
 """The task that runs a handler, and the conversation whose next event comes after it."""
+
+
+def check_event_types(name: str, values: Iterable[object]) -> None:
+    """Nothing but classes that an event may have, or a base of theirs.
+
+    Raises:
+        TypeError: One is none; left alone, it would be found out by `isinstance`, far away and for each event anew,
+            or never, of a class that no event has.
+    """
+    for value in values:
+        if not _is_event_type(value):
+            raise TypeError(f"{name} must be classes of events, such as ContentEvent, not {kind_of(value)}")
+
+
+def _is_event_type(value: object) -> bool:
+    from connector_async.wire import ConversationChange, Event  # who hears nothing does not load them
+
+    kinds = (Event, ConversationChange)
+    return isinstance(value, type) and (issubclass(value, kinds) or any(value in kind.__mro__ for kind in kinds))
 
 
 def task_here() -> object:

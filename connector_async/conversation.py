@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import anyio
 
-from connector_async._arguments import check_classes, limit_of
-from connector_async._feed import Feed, Listener
+from connector_async._arguments import limit_of
+from connector_async._feed import Feed, Listener, check_event_types
 from connector_async._voice import Offer, Voice
 from connector_async.errors import ConversationClosed, RequestError
 from connector_async.exchange import Response
@@ -18,13 +18,11 @@ from connector_async.exchange.desk import ClientPropertiesHeader
 from connector_async.wire import (
     ClientProperties,
     Confirmation,
-    ConversationChange,
     ConversationField,
     ConversationStateField,
     CSATRate,
     CsatStatus,
     DialogChange,
-    Event,
     MessageAudience,
     SetUserProfile,
     StageField,
@@ -157,7 +155,7 @@ class Conversation(Voice):
         return rare is not None and rare.feed is not None and rare.feed.tell(incoming)
 
     def _listen(self, event_types: tuple[type, ...], role: str | None) -> Listener:
-        check_classes("event_types", event_types, related_to=(Event, ConversationChange))
+        check_event_types("event_types", event_types)
         rare = self._rarely
         if rare.feed is None:
             rare.feed = Feed()

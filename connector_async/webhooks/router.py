@@ -8,9 +8,10 @@ from weakref import WeakSet
 
 import attrs
 
-from connector_async._arguments import check_async, check_classes, check_kind
+from connector_async._arguments import check_async, check_kind
+from connector_async._feed import check_event_types
 from connector_async.webhooks.incoming import Incoming, Unclaimed
-from connector_async.wire import ConversationChange, Event, MessageAudience
+from connector_async.wire import MessageAudience
 
 __all__ = ["Bound", "ErrorHandler", "Handler", "Middleware", "Router", "UnclaimedHandler"]
 
@@ -173,7 +174,7 @@ class Router:
                 from the decorator, the handler is a plain `def`.
         """
         # Unchecked, `@router.on` without parentheses would take the handler for an event type, and add nothing.
-        check_classes("the arguments of `on`", event_types, related_to=(Event, ConversationChange))
+        check_event_types("the arguments of `on`", event_types)
 
         def add(handler: Handler[Any]) -> Handler[Any]:
             check_async("a handler", handler)

@@ -120,11 +120,15 @@ def _check_expected(expected: Expected) -> None:
     elif expected is not None:
         several.append(expected)
     for body in several:
-        if not isinstance(body, type) or not issubclass(body, RequestBody):
+        if not _is_class_of_requests(body):
             raise TypeError(
                 "expected must be a class of requests, such as PublishEvent, or for a batch several of them, in its "
                 f"order or by id, not {kind_of(body)}"
             )
+
+
+def _is_class_of_requests(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, RequestBody)
 
 
 def _expected_at(index: int, item: Any, expected: Expected) -> Bodies | None:
