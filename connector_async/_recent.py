@@ -31,9 +31,8 @@ class Recent(Generic[K, V]):
         self._half = most // 2
         self._young: dict[K, V] = {}  # by their last use
         self._old: dict[K, V] = {}
-        self._leaving: list[
-            K
-        ] = []  # the keys of the old ones, and of some that are so no more; the next to go is last
+        # The keys of the old ones, and of some that are so no more; the next to go is last.
+        self._leaving: list[K] = []
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
