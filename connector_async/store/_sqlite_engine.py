@@ -9,6 +9,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,6 +26,11 @@ _Result = TypeVar("_Result")
 _MEMORY = ":memory:"
 _LOCKED_AGAIN = 0.01  # seconds
 _making = threading.Lock()
+
+
+def _absolute(path: Path | str) -> Path | str:
+    """Where a relative name leads to now: a process that goes to another folder would find, or make, another file."""
+    return path if str(path) == _MEMORY else Path(path).absolute()
 
 
 @attrs.define(eq=False)
@@ -45,14 +51,19 @@ class SqliteEngine:
     up at a lock, and the one that gets it commits for all that wait behind it: the busier, the cheaper each.
     """
 
-    path: Path | str
+    path: Path | str = attrs.field(converter=_absolute)
     migrations: Sequence[str]
     busy_timeout: float
     _connection: sqlite3.Connection | None = attrs.field(default=None, init=False, repr=False)
     _opened: tuple[int, int] | None = attrs.field(default=None, init=False, repr=False)
     """Which file that is, by device and number; the name may come to mean another."""
+    _opened_in: int | None = attrs.field(default=None, init=False, repr=False)
+    """The process that has it open. SQLite's locks are not inherited by a child of it, but its belief in them is."""
     _waiting: list[_Operation[Any]] = attrs.field(factory=list[_Operation[Any]], init=False, repr=False)
     _guard: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
+    _using: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
+    """Held by the thread at the connection: a cancellation of asyncio's own, which heeds no shield, ends the turn of
+    its caller, and not the thread."""
     _turn: anyio.Lock = attrs.field(factory=lambda: anyio.Lock(fast_acquire=True), init=False, repr=False)
     _limiter: anyio.CapacityLimiter = attrs.field(factory=lambda: anyio.CapacityLimiter(1), init=False, repr=False)
     _is_closed: bool = attrs.field(default=False, init=False)
@@ -85,25 +96,30 @@ class SqliteEngine:
                 raise StoreUnavailable(f"the store at {self.path} failed: {error}") from error
 
     def _empty_log(self) -> None:
-        if self._connection is not None:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        with self._using:
+            if self._connection is not None:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     async def aclose(self) -> None:
-        """Close the file after what is under way; idempotent."""
+        """Close the file after what is under way; idempotent. Of what was opened before a fork nothing is closed."""
+        if self._is_inherited():
+            self._is_closed = True
+            return
         with anyio.CancelScope(shield=True):
             async with self._turn:
                 self._is_closed = True
-                await self._close()
+                await anyio.to_thread.run_sync(self._shut, limiter=self._limiter)
 
-    async def _close(self) -> None:
-        connection, self._connection = self._connection, None
+    def _shut(self) -> None:
+        with self._using:
+            self._disconnect()
+            for leave in self.on_close:
+                leave()
+
+    def _disconnect(self) -> None:
+        connection, self._connection, self._opened_in = self._connection, None, None
         if connection is not None:
-            await anyio.to_thread.run_sync(self._shut, connection, limiter=self._limiter)
-
-    def _shut(self, connection: sqlite3.Connection) -> None:
-        connection.close()
-        for leave in self.on_close:
-            leave()
+            connection.close()
 
     async def _submit(self, operation: _Operation[_Result]) -> _Result:
         self._check_open()
@@ -125,6 +141,15 @@ class SqliteEngine:
     def _check_open(self) -> None:
         if self._is_closed:
             raise RuntimeError("the store is closed")
+        if self._is_inherited():
+            raise ConfigurationError(_forked(self.path))
+
+    def has_inherited(self, file: tuple[int, int] | None) -> bool:
+        """Whether it has this file open since before a fork of the process."""
+        return self._opened == file and self._is_inherited()
+
+    def _is_inherited(self) -> bool:
+        return self._opened_in is not None and self._opened_in != os.getpid()
 
     async def _lead(self) -> None:
         self._check_open()
@@ -132,9 +157,16 @@ class SqliteEngine:
         await anyio.to_thread.run_sync(self._run_waiting, limiter=self._limiter)
 
     def _run_waiting(self) -> None:
+        with self._using:
+            if not self._is_closed:
+                self._run_all(self._take_waiting())
+
+    def _take_waiting(self) -> list[_Operation[Any]]:
         with self._guard:
             waiting, self._waiting = self._waiting, []
-        operations = [operation for operation in waiting if operation.is_wanted]
+        return [operation for operation in waiting if operation.is_wanted]
+
+    def _run_all(self, operations: Sequence[_Operation[Any]]) -> None:
         try:
             _run(self._usable(), operations)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody in line may take it for a success
@@ -147,24 +179,45 @@ class SqliteEngine:
         """The connection to the file that bears the name now; in a thread."""
         if self._connection is not None and _identity(self.path) != self._opened:
             # SQLite would go on writing to a file that nobody finds again. (Closing touches no log of another file.)
-            moved, self._connection = self._connection, None
-            moved.close()
+            self._disconnect()
             msg = (
                 "it was moved, replaced or removed while it was in use; the next use opens the file of that name, or "
                 "makes it"
             )
             raise FileNotFoundError(msg)
         if self._connection is None:
+            self._check_not_inherited()
             self._connection = _open(self.path, self.migrations, self.busy_timeout)
-            self._opened = _identity(self.path)
+            self._opened, self._opened_in = _identity(self.path), os.getpid()
+            _engines.add(self)
         return self._connection
+
+    def _check_not_inherited(self) -> None:
+        """Refuse a file that was open when this process was forked: SQLite takes the parent's locks for its own."""
+        file = _identity(self.path)
+        if any(one.has_inherited(file) for one in list(_engines)):
+            raise ConfigurationError(_forked(self.path))
+
+
+_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
+"""Those that have opened their file."""
+
+
+def _forked(path: Path | str) -> str:
+    return (
+        f"the store at {path} was open when this process was forked from another: writes could be lost in silence; "
+        "close it before the fork, or first use it after that, in each process"
+    )
 
 
 def _run(connection: sqlite3.Connection, operations: Sequence[_Operation[Any]]) -> None:
     """Run all in one transaction; when one fails, each in its own, so that only the culprit gets the error."""
     try:
         _run_together(connection, operations)
-    except Exception:  # noqa: BLE001 - told below to whose operation it belongs
+    except Exception as error:
+        if len(operations) == 1 or _is_busy(error):
+            # Of a lock that another process keeps nobody is the culprit, and each would wait for it as long again.
+            raise
         for operation in operations:
             try:
                 _run_together(connection, [operation])
@@ -226,7 +279,8 @@ def _create_private(path: Path) -> None:
     """
     try:
         with _making:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            # Where a link leads: through one to nowhere nothing is made here, and by SQLite for all to read.
+            os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
         if path.is_dir():
             raise IsADirectoryError("it is a directory; name a file in it") from None
@@ -240,11 +294,15 @@ def _log_ahead(connection: sqlite3.Connection, give_up_at: float) -> None:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up_at:
+            if not _is_busy(error) or time.monotonic() >= give_up_at:
                 raise
             time.sleep(_LOCKED_AGAIN)
         else:
             return
+
+
+def _is_busy(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _migrate(connection: sqlite3.Connection, migrations: Sequence[str], path: Path | str) -> None:
