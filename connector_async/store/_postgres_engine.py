@@ -7,6 +7,7 @@ psycopg's pool starts tasks that belong to no task group, and this needs none.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -50,6 +51,7 @@ class PostgresEngine:
     _idle: list[tuple[Database, float]] = attrs.field(factory=list[tuple[Any, float]], init=False, repr=False)
     """With when each was used, the one used last at the end."""
     _migrating: anyio.Lock = attrs.field(factory=anyio.Lock, init=False, repr=False)
+    _process: int = attrs.field(factory=os.getpid, init=False, repr=False)
     _is_migrated: bool = attrs.field(default=False, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
 
@@ -65,6 +67,9 @@ class PostgresEngine:
         try:
             return await self._run_again(work, _undone(psycopg))
         except (psycopg.Error, OverflowError, UnicodeError) as error:
+            if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                # The server has become a standby perhaps, and the address names another one by now.
+                await self._close_idle()
             # Not `from`: a database's error may quote the row that it is about.
             raise _translated(error) from None
 
@@ -82,6 +87,10 @@ class PostgresEngine:
     async def aclose(self) -> None:
         """Close all connections, those in use when their work is done; idempotent."""
         self._is_closed = True
+        self._leave_parents()
+        await self._close_idle()
+
+    async def _close_idle(self) -> None:
         with anyio.CancelScope(shield=True):
             while self._idle:
                 await self._idle.pop()[0].close()
@@ -99,6 +108,7 @@ class PostgresEngine:
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[Database]:
         self._check_open()
+        self._leave_parents()
         try:
             with anyio.fail_after(self.patience):
                 await self._slots.acquire()
@@ -119,6 +129,16 @@ class PostgresEngine:
     def _check_open(self) -> None:
         if self._is_closed:
             raise RuntimeError("the store is closed")
+
+    def _leave_parents(self) -> None:
+        """After a fork, use nothing of the parent's: two that speak on one connection read each other's answers.
+
+        What is let go here is not closed, which would end it for the parent too: psycopg sees to that.
+        """
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._idle = []
+            self._slots, self._migrating = anyio.Semaphore(self.max_connections), anyio.Lock()
 
     async def _take(self) -> Database:
         from psycopg import Error
@@ -157,11 +177,12 @@ class PostgresEngine:
 
         db = await AsyncConnection.connect(self.dsn, autocommit=True, connect_timeout=max(2, round(self.patience)))
         try:
+            # First, for a migration waits for another process's, which may be paused in the middle of it.
+            await self._configure(db)
             async with self._migrating:
                 if not self._is_migrated:
                     await self._migrate(db)
                     self._is_migrated = True
-            await self._configure(db)
         except BaseException:
             await _close(db)
             raise
@@ -252,6 +273,7 @@ def _undone(psycopg: ModuleType) -> tuple[type[Exception], ...]:
         errors.SerializationFailure,
         errors.AdminShutdown,
         errors.IdleSessionTimeout,
+        errors.IdleInTransactionSessionTimeout,
     )
 
 

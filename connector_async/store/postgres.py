@@ -46,7 +46,8 @@ class PostgresStore:
         store = PostgresStore("postgresql://app@db.example/app", tokens=SealedTokens(os.environ["TOKEN_KEY"]))
 
     Needs the extra `postgres`, PostgreSQL 12 or newer, and, behind a pooler, one that pools sessions. Connections are
-    opened at first use. The leases of the outbox and of the AppJWT run by the database's clock.
+    opened at first use, and anew in a process that was forked. The leases of the outbox and of the AppJWT run by the
+    database's clock.
 
     Args:
         dsn: The database, as libpq reads it: `postgresql://user@host/database` or `host=… dbname=…`.
