@@ -27,13 +27,14 @@ class Keeper:
     """The outbox of one account in the hands of one pump, with its accidents counted and told once.
 
     Attributes:
+        owner: Who owns the lanes: one run of one process. Given when the pump is entered.
         failure: Why the last call failed; None when it did not.
     """
 
-    def __init__(self, outbox: Outbox, account_id: str, owner: str, lease: float, counters: PumpStats) -> None:
+    def __init__(self, outbox: Outbox, account_id: str, lease: float, counters: PumpStats) -> None:
         self.outbox = outbox
         self.account_id = account_id
-        self.owner = owner
+        self.owner = ""
         self.lease = lease
         self.counters = counters
         self.failure: str | None = None

@@ -102,7 +102,6 @@ class Pump:
         self._keeper = Keeper(
             outbox.outbox if isinstance(outbox, OutboxStore) else outbox,
             session.account_id,
-            f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:12]}",
             lease,
             self._counters,
         )
@@ -124,6 +123,8 @@ class Pump:
             raise RuntimeError("a pump is entered once: build another")
         if not self._session.health().live:
             raise RuntimeError("the pump's session is not entered, or closed: enter it first, around the pump")
+        # Here, not where it is built: that may have been before the process was forked, in several children.
+        self._keeper.owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:12]}"
         self._life = self._live()
         await self._life.__aenter__()
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from copy import copy
 from functools import partial
 
 import anyio
@@ -576,3 +577,19 @@ async def test_the_pump_runs_on_trio_too() -> None:
             assert await pump.put(message(1), message(2)) == [PutResult.ADDED] * 2
             await pump.drained()
             assert pump.stats.accepted == 2
+
+
+async def test_the_children_that_enter_a_pump_of_before_the_fork_are_two_owners(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one they were dead with the first of them: what the other had under way was taken from it and sent twice."""
+    store, cloud = new_store(), FakeCloud()
+    async with session_of(cloud, store) as session:
+        pump = Pump(session, store)
+        owners: set[str] = set()
+        for child, number in ((copy(pump), 7), (copy(pump), 8)):
+            monkeypatch.setattr("os.getpid", lambda number=number: number)
+            child._keeper = copy(pump._keeper)
+            async with child:
+                owners.add(child._keeper.owner)
+    assert {owner.split("/")[1] for owner in owners} == {"7", "8"}
