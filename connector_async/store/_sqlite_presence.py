@@ -78,7 +78,8 @@ class Presence:
 
 def _locked(file: Path) -> int:
     """Make a file; what others see of it is locked, or its process is dead."""
-    unseen = file.with_name(f"{file.name}.new")
+    # Of a name that nobody looks for: who looks holds the lock for a moment, and it could not be taken here.
+    unseen = file.with_name(f"new-{file.name}")
     descriptor = os.open(unseen, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         _lock(descriptor)

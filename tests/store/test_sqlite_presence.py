@@ -215,3 +215,21 @@ async def test_a_store_in_memory_has_no_file_beside_it(tmp_path: Path, monkeypat
     assert await claimed(store) == []
     await store.aclose()
     assert beside(tmp_path / ":memory:") == []
+
+
+async def test_nobody_looks_at_a_file_before_its_process_has_locked_it(
+    path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks holds the lock for a moment: the other took it for one that cannot be had, and went without."""
+    other, lock, looked_at = presence.Presence(path), presence._lock, list[Path]()
+
+    def look_and_lock(descriptor: int) -> None:
+        monkeypatch.setattr(presence, "_lock", lock)
+        monkeypatch.setattr(presence, "_owners_if_dead", looked_at.append)
+        assert other.dead() == {}
+        lock(descriptor)
+
+    monkeypatch.setattr(presence, "_lock", look_and_lock)
+    assert len(await claimed(store)) == 3
+    assert looked_at == []
+    assert len(beside(path)) == 1
