@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+import sys
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import IO, Any, BinaryIO, Self
 
+import anyio
 import attrs
 import orjson
 
 from connector_async.cli._console import CommandFailed, WrongUse, emit, print_table
 from connector_async.store.outbox import Claim, MessageState, Outbox, OutboxCounts, OutboxEntry, Settlement
 
+if sys.platform != "win32":
+    import fcntl
+
 __all__ = ["Results", "Summary", "write_dead_letters"]
 
 _DEAD = (MessageState.REFUSED, MessageState.NOT_SENT, MessageState.UNKNOWN)
 _PAGE = 500
+_PATIENCE = 5.0  # seconds for another process that writes its dead letters
+_LOOK = 0.05  # seconds
 
 
 @attrs.frozen(kw_only=True)
@@ -122,7 +131,8 @@ class Results:
     """The file with one JSON line for each message whose end is known.
 
     A run that goes on appends; ends that an earlier run wrote down in its outbox, but not here before it was killed,
-    are made up for when their line of the input is read again (`add_entry`).
+    are made up for when their line of the input is read again (`add_entry`). One process at a time: half lines of two
+    would stand in each other.
     """
 
     path: Path
@@ -132,13 +142,21 @@ class Results:
 
     def __enter__(self) -> Self:
         try:
-            whole = self._read_earlier() if self.resume and self.path.is_file() else 0
-            self._file = self.path.open("ab" if whole else "wb")
-            if whole:  # half a line behind them is gone with that; and a pipe or device cannot be cut
-                self._file.truncate(whole)
+            self._file = self.path.open("ab")
+            try:
+                self._begin()
+            except BaseException:
+                self._file.close()
+                raise
         except OSError as error:
             raise CommandFailed(f"cannot write {self.path}: {error.strerror}") from error
         return self
+
+    def _begin(self) -> None:
+        if not _is_ours(self._file):
+            raise WrongUse(f"another process is writing to {self.path}: name another file")
+        if _can_be_cut(self._file):
+            self._file.truncate(self._read_earlier() if self.resume else 0)  # with half a line behind them
 
     def __exit__(self, *_error: object) -> None:
         self._file.close()
@@ -202,7 +220,14 @@ async def write_dead_letters(path: Path, outbox: Outbox, account_id: str) -> int
     """
     total = after = 0
     try:
-        with path.open("w", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8") as file:
+            with anyio.move_on_after(_PATIENCE) as waiting:
+                while not _is_ours(file):  # noqa: ASYNC110 - another process tells nobody
+                    await anyio.sleep(_LOOK)
+            if waiting.cancelled_caught:
+                raise CommandFailed(f"cannot write {path}: another process is writing to it")
+            if _can_be_cut(file):
+                file.truncate(0)
             while page := await outbox.exceptions(account_id, after=after, limit=_PAGE):
                 dead = [_dead_letter(entry) for _, entry in page if entry.state in _DEAD]
                 file.writelines(f"{json.dumps(letter)}\n" for letter in dead)
@@ -210,6 +235,23 @@ async def write_dead_letters(path: Path, outbox: Outbox, account_id: str) -> int
     except OSError as error:
         raise CommandFailed(f"cannot write {path}: {error.strerror}") from error
     return total
+
+
+def _is_ours(file: IO[Any]) -> bool:
+    """Whether this process alone writes the file, until it is closed; as far as the system can tell."""
+    if sys.platform != "win32" and _can_be_cut(file):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # a file system without such locks
+    return True
+
+
+def _can_be_cut(file: IO[Any]) -> bool:
+    """Whether it is no pipe or device."""
+    return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
 
 
 def _dead_letter(entry: OutboxEntry) -> dict[str, Any]:

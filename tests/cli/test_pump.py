@@ -12,13 +12,14 @@ from typing import Any
 import anyio
 import pytest
 
-from connector_async.cli import main
+from connector_async.cli import _pump_report, main
 from connector_async.cli._console import CommandFailed
 from connector_async.cli._pump_input import MAX_LINE, BadLine, Line, _Cutter, read_line, read_lines
 from connector_async.cli._pump_progress import Standing, _Bar, _clock, _Lines
-from connector_async.cli._pump_report import Results, Summary
+from connector_async.cli._pump_report import Results, Summary, write_dead_letters
 from connector_async.pump import PumpMessage
-from connector_async.store.outbox import OutboxCounts
+from connector_async.store import MemoryStore
+from connector_async.store.outbox import MessageState, OutboxCounts, OutboxEntry, OutboxMessage
 from connector_async.wire import ContentEvent
 
 
@@ -334,6 +335,66 @@ def test_a_file_that_holds_something_else_is_not_overwritten(tmp_path: Path) -> 
         pytest.fail("it was opened")
     with pytest.raises(CommandFailed, match="cannot write"), Results(tmp_path / "no" / "where", resume=False):
         pytest.fail("it was opened")
+
+
+def test_two_runs_at_once_do_not_write_one_file_of_results(tmp_path: Path) -> None:
+    """The second cut off what the first had written since, and half a line of one stood in a line of the other."""
+    file = tmp_path / "results"
+    with Results(file, resume=False) as first:
+        for resume in (False, True):
+            with pytest.raises(CommandFailed, match="another process"), Results(file, resume=resume):
+                pytest.fail("it was opened")
+        first.add_entry(_ended("m1"))
+    with Results(file, resume=True) as second:
+        assert "m1" in second
+
+
+def _ended(name: str) -> OutboxEntry:
+    return OutboxEntry(
+        message=OutboxMessage(id=name, consumer="c", body=b"{}", request_id=name),
+        state=MessageState.ACCEPTED,
+        attempts=1,
+        sequence=0,
+        conversation_id="d",
+        reason=None,
+        maybe_duplicate=False,
+        put_at=0.0,
+        settled_at=1.0,
+    )
+
+
+def test_dead_letters_wait_for_another_process_that_writes_its_own_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pumps of one outbox are stopped together; what one wrote stood in what the other did."""
+    file, outbox = tmp_path / "dead", MemoryStore().outbox
+
+    async def end_meanwhile(other: Results) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write_dead_letters, file, outbox, "1")
+            await anyio.wait_all_tasks_blocked()
+            other.__exit__()
+
+    monkeypatch.setattr(_pump_report, "_LOOK", 0.001)
+    with Results(file, resume=False) as other:
+        other.add_entry(_ended("m1"))
+        anyio.run(end_meanwhile, other)
+    assert file.read_text() == ""
+    monkeypatch.setattr(_pump_report, "_PATIENCE", 0.0)
+    with Results(file, resume=False), pytest.raises(CommandFailed, match="another process"):
+        anyio.run(write_dead_letters, file, outbox, "1")
+
+
+def test_where_files_cannot_be_locked_they_are_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with Results(tmp_path / "results", resume=False) as results:
+        results.add_entry(_ended("m1"))
+    assert "m1" in (tmp_path / "results").read_text()
 
 
 def _summary(**facts: Any) -> Summary:
