@@ -251,10 +251,11 @@ class Voice:
             if not sent.echoed.is_set():
                 # The webhook may have gone to another worker of the same store.
                 await self._desk.receipts.look_for(sent)
-        if not sent.echoed.is_set():
+        if error.landed is Landed.NO:
             self._desk.receipts.forget(sent)
-        elif error.landed is Landed.UNKNOWN:
+        elif error.landed is Landed.UNKNOWN and sent.echoed.is_set():
             self._desk.engine.proven()
+        # Else its echo may still come, and must not prove that a later message with the same words has landed.
         return sent.echoed.is_set()
 
     # Files and choices

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import anyio
 import pytest
 
 from connector_async import MemoryStore, OutcomeStatus, Outgoing, RetryPolicy
 from connector_async.sandbox import Latency, Reset, Sandbox
+from connector_async.wire import Notification, parse_notification
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +40,31 @@ async def test_the_echo_of_an_earlier_message_with_the_same_words_proves_nothing
             cloud.agent.reads(conversation.conversation_id)
             await cloud.settle()
             await first.read(timeout=5)
+
+
+async def test_an_echo_that_comes_late_proves_nothing_of_a_later_message_with_the_same_words() -> None:
+    """The people who get no answer say it again: of two in doubt, one landed, and the other would be lost in silence."""
+    late: list[Notification[Any]] = []
+
+    async def hold(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        late.append(parse_notification(json.loads((await receive())["body"])))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with Sandbox(in_process=True, agent="silent") as cloud, cloud.session(retry=POLICY) as session:
+        session.webhook_app()
+        conversation = await session.consumer("customer").open_conversation()
+        cloud.deliver_to(hold)
+        cloud.fail_next(Reset(at="before", applied=True))
+        first = await session.send(Outgoing(conversation, "yes"))
+        await cloud.settle()
+        (echo,) = late
+        cloud.fail_next(Reset(at="before", applied=False))
+        second = await session.submit(Outgoing(conversation, "yes"))
+        await anyio.sleep(1.0)
+        await session.dispatch(echo)
+        assert [first.status, (await second.outcome()).status] == [OutcomeStatus.UNKNOWN, OutcomeStatus.UNKNOWN]
 
 
 async def test_a_message_that_is_refused_here_leaves_no_echo_to_wait_for() -> None:
