@@ -43,12 +43,14 @@ async def test_the_echo_of_an_earlier_message_with_the_same_words_proves_nothing
 
 
 async def test_an_echo_that_comes_late_proves_nothing_of_a_later_message_with_the_same_words() -> None:
-    """The people who get no answer say it again: of two in doubt, one landed, and the other would be lost in silence."""
+    """Who gets no answer says it again: of two in doubt one landed, and the other would be lost in silence."""
     late: list[Notification[Any]] = []
 
     async def hold(scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "http"
-        late.append(parse_notification(json.loads((await receive())["body"])))
+        notification = parse_notification(json.loads((await receive())["body"]))
+        assert isinstance(notification, Notification)
+        late.append(notification)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
