@@ -155,13 +155,14 @@ class Voice:
 
         Args:
             metadata: Items beside the event, such as the answer's `ExternalId`.
-            request_id: The id to send it under, at most 64 characters; made if None.
+            request_id: The id to send it under, at most 64 characters; made if None. While a request is in flight,
+                another one under its id is refused.
             retry: Another policy for this message.
             dialog_id: Another dialog, such as a survey's; the MAIN one if None.
 
         Raises:
             ValueError: The text is empty or too long.
-            LocalProtocolError: The request is too long as JSON.
+            LocalProtocolError: The request is too long as JSON, or its id is in flight already.
             ConversationClosed: It is closed; open another.
             OutcomeUnknown: It was sent, no answer came, and the policy does not resend.
 

@@ -111,7 +111,10 @@ class PendingTable(Generic[E]):
                     f"a request id has 1 to {MAX_REQUEST_ID} characters, this one has {len(request_id)}"
                 )
             if request_id in entries:
-                raise LocalProtocolError(f"request id {request_id!r} is in flight already")
+                raise LocalProtocolError(
+                    f"request id {request_id!r} is in flight already: nothing was sent a second time; wait for the "
+                    "outcome of the first, or give another message another id"
+                )
         if len(request_ids) > 1 and len(set(request_ids)) != len(request_ids):
             raise LocalProtocolError("two requests of a batch have the same id")
         for request_id in request_ids:

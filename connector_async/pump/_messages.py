@@ -70,7 +70,7 @@ class PumpMessage:
         consumer: The `ext_consumer_id`. Messages of one consumer are sent in the order they were put.
         body: A text of 1 to some 4,700 characters, or any event.
         opening: How to open a conversation, if need be.
-        request_id: The id it is sent under, every time; made of `id` if None.
+        request_id: The id it is sent under, every time, and no other message; made of `id` if None.
 
     Raises:
         ValueError: An id is empty or too long, or the text cannot be sent.

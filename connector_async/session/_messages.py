@@ -33,7 +33,9 @@ class Outgoing(Generic[K]):
         to: The `ext_consumer_id`, a `Consumer` (their conversation is found or opened), or a `Conversation`.
         body: A text, or any event.
         key: Yours; it comes back on the outcome.
-        request_id: The id to send it under, for a message that an earlier process may have sent.
+        request_id: The id to send it under, for a message that an earlier process may have sent. While it is in
+            flight, another message under the same id is refused: it could be the same one, from a queue that gives
+            it out twice.
         opening: How to open a conversation, if need be.
         prior_attempts: How often an earlier process has sent this `request_id`.
         timeout: Seconds from the moment it is its turn; the session's default when None.

@@ -31,7 +31,7 @@ from connector_async import (
     SetUserProfile,
     TokenUnavailable,
 )
-from connector_async.sandbox import Sandbox
+from connector_async.sandbox import Latency, Sandbox
 from connector_async.wire import MessagingEvent, PublishEvent
 from tests.doubles import ScriptedTransport
 from tests.session.rig import DOMAINS, FakeCloud, session_over
@@ -328,3 +328,17 @@ async def test_the_time_for_a_file_counts_while_its_source_is_read() -> None:
         conversation = await session.consumer("anna").open_conversation()
         with pytest.raises(DeadlineExceeded):
             await conversation.send_file(source(), timeout=5)
+
+
+async def test_a_message_under_an_id_that_is_in_flight_is_refused_and_told_what_to_do() -> None:
+    """A queue may give one job out twice. Told as not sent, it would be sent again, after the first has landed."""
+    async with Sandbox(in_process=True) as cloud, cloud.session() as session:
+        one = await session.consumer("customer").open_conversation()
+        another = await session.consumer("another").open_conversation()
+        cloud.fail_next(Latency(seconds=1.0))
+        first = await session.submit(Outgoing(one, "hello", request_id="job-7"))
+        second = await session.submit(Outgoing(another, "hello", request_id="job-7"))
+        outcomes = [await first.outcome(), await second.outcome()]
+        assert [outcome.status for outcome in outcomes] == [OutcomeStatus.ACCEPTED, OutcomeStatus.REFUSED]
+        assert "'job-7' is in flight already: nothing was sent a second time; wait for" in str(outcomes[1].error)
+        assert cloud.ledger.applied_counts("ms.PublishEvent").total() == 1
