@@ -20,7 +20,7 @@ _BATCH = 500  # ends that are written at once: a statement of a size that every 
 
 
 class _Entry:
-    __slots__ = ("asked_at", "claim", "next", "settlement", "slot")
+    __slots__ = ("asked_at", "claim", "next", "settlement", "slot", "was_tried")
 
     def __init__(self, claim: Claim, settlement: Settlement, slot: Slot | None) -> None:
         self.claim = claim
@@ -28,6 +28,7 @@ class _Entry:
         self.slot = slot
         self.next: Claim | None = None
         self.asked_at = 0.0
+        self.was_tried = False
 
 
 class Settler:
@@ -114,12 +115,25 @@ class Settler:
         batch = [(entry.claim, entry.settlement) for entry in self._writing]
         answers = await keeper.try_once(lambda: keeper.outbox.advance(keeper.account_id, batch, lease=keeper.lease))
         if answers is None:
+            for entry in self._writing:
+                entry.was_tried = True
             return False
         written, self._writing = self._writing, []
         for entry, answer in zip(written, answers, strict=True):
             entry.asked_at = asked_at
-            self._answer(entry, answer)
+            is_settled = answer.is_settled or (entry.was_tried and await self._was_written(entry))
+            self._answer(entry, Advance(is_settled=is_settled, next=answer.next))
         return True
+
+    async def _was_written(self, entry: _Entry) -> bool:
+        """Whether an end was written down by a call that failed: what got lost may have been its answer."""
+        keeper, settlement = self._keeper, entry.settlement
+        found = await keeper.try_once(lambda: keeper.outbox.find(keeper.account_id, entry.claim.message.id))
+        return (
+            found is not None
+            and (found.state, found.attempts) == (settlement.state, settlement.attempts)
+            and (found.sequence, found.conversation_id) == (settlement.sequence, settlement.conversation_id)
+        )
 
     def _answer(self, entry: _Entry, answer: Advance) -> None:
         if answer.is_settled:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from copy import copy
 from functools import partial
 
@@ -14,7 +14,7 @@ import pytest
 from connector_async import MemoryStore, SessionLimits
 from connector_async.errors import StoreUnavailable
 from connector_async.pump import Pump, PumpMessage, PumpPolicy, run_until_signalled
-from connector_async.store.outbox import MessageState, PutResult
+from connector_async.store.outbox import Advance, Claim, MessageState, PutResult, Settlement
 from connector_async.transport.base import Answer
 from tests.backends import ASYNCIO, ASYNCIO_AND_TRIO
 from tests.cancel_driver import MODES, Mode, cancelled_at, count
@@ -593,3 +593,29 @@ async def test_the_children_that_enter_a_pump_of_before_the_fork_are_two_owners(
             async with child:
                 owners.add(child._keeper.owner)
     assert {owner.split("/")[1] for owner in owners} == {"7", "8"}
+
+
+async def test_an_end_whose_answer_got_lost_is_told_as_written_down() -> None:
+    """A connection that breaks at the COMMIT: told again, the end seemed to be another pump's business."""
+
+    class LosesAnswers(BrittleOutbox):
+        async def advance(
+            self, account_id: str, settlements: Sequence[tuple[Claim, Settlement]], *, lease: float
+        ) -> list[Advance]:
+            answers = await super().advance(account_id, settlements, lease=lease)
+            if self.calls["advance"] == 1:
+                raise StoreUnavailable("the connection broke")
+            return answers
+
+    def tell(claim: Claim, end: Settlement) -> None:
+        told.append((claim.message.id, end.state))
+
+    store, cloud, told = new_store(), OrderCloud(), list[tuple[str, MessageState]]()
+    outbox = LosesAnswers(store.outbox)
+    with anyio.fail_after(600):
+        async with pumping(cloud, store, outbox=outbox, lease=9.0, on_settled=tell) as pump:
+            await pump.put(message(1), message(2))
+            await pump.drained()
+            assert (pump.stats.accepted, pump.stats.lease_lost, pump.stats.store_failures) == (2, 0, 1)
+    assert told == [("shopper-1", MessageState.ACCEPTED), ("shopper-2", MessageState.ACCEPTED)]
+    assert cloud.landed["shopper"] == ["text 1", "text 2"]
