@@ -421,8 +421,10 @@ def malformed(error: Exception) -> RemoteProtocolError:
     """What the parser found, or what one of our callbacks raised inside it."""
     if isinstance(error.__context__, RemoteProtocolError):
         return error.__context__
-    # The parser's words say what was wrong and never quote the answer.
-    result = RemoteProtocolError(f"the answer is not valid HTTP: {error}")
+    if isinstance(error, httptools.HttpParserUpgrade):
+        result = RemoteProtocolError("the server switches protocols (101), which this transport does not follow")
+    else:  # the parser's words say what was wrong and never quote the answer
+        result = RemoteProtocolError(f"the answer is not valid HTTP: {error}")
     result.__cause__ = error
     return result
 

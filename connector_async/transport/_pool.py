@@ -275,7 +275,7 @@ class Pool:
         try:
             async with timeout:
                 return await self._dial(host, opening)
-        except OSError as error:  # TimeoutError and ssl.SSLError are among them
+        except (OSError, ValueError) as error:  # TimeoutError, ssl.SSLError; UnicodeError: no host has such a name
             if opening.abort_reason is not None:
                 raise TransportError(opening.abort_reason, phase=opening.phase, sent=False) from None
             raise _refusal(error, opening.phase, timed_out=timeout.expired()) from error
@@ -395,7 +395,7 @@ class Pool:
             return bool(selector.select(0))
 
 
-def _refusal(error: OSError, phase: Phase, *, timed_out: bool) -> TransportError:
+def _refusal(error: OSError | ValueError, phase: Phase, *, timed_out: bool) -> TransportError:
     """What a failed attempt to connect means; nothing of the request was sent in any case."""
     if timed_out:
         message = "the TLS handshake took too long" if phase is Phase.TLS else "connecting took too long"

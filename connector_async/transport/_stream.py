@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,24 +18,22 @@ import httpx
 from connector_async.errors import ConnectorError, Phase, RemoteProtocolError, ResponseTooLarge, TransportError
 from connector_async.transport._connection import MAX_INTERIM, TAIL, Connection, ends_with_one_empty_line, malformed
 from connector_async.transport._pool import Pool
+from connector_async.transport._request import head_of, origin_of, timeouts_of
 
 __all__ = ["stream"]
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# What must never stand in a head: it would end the line, or the request. The rest is for the server to judge.
-_FORBIDDEN = re.compile(rb"[\r\n\0]")
-_TARGET = re.compile(rb"[\x21-\xff]+")
 # Reading stops while this much waits for the caller.
 _HIGH_WATER = 65_536
 
 
 async def stream(pool: Pool, request: httpx.Request) -> httpx.Response:
     """Send a request and return the response once its head is there."""
-    timeouts = {name: math.inf if value is None else value for name, value in _timeouts(request).items()}
-    head, length = _head(request)
+    timeouts = timeouts_of(request)
+    origin = origin_of(request)
+    head, length = head_of(request)
     trace = request.extensions.get("trace", _no_trace)
     await trace("pool.acquire.started", {"request": request})
-    host = pool.host(_origin(request))
+    host = pool.host(origin)
     now = pool.loop.time()
     try:
         connection = await pool.acquire(
@@ -61,37 +58,6 @@ async def stream(pool: Pool, request: httpx.Request) -> httpx.Response:
 
 async def _no_trace(_event: str, _info: dict[str, Any]) -> None:
     """For requests without httpx's `trace` extension."""
-
-
-def _timeouts(request: httpx.Request) -> dict[str, float | None]:
-    given = request.extensions.get("timeout", {})
-    return {name: given.get(name) for name in ("pool", "connect", "write", "read")}
-
-
-def _origin(request: httpx.Request) -> tuple[str, str, int]:
-    scheme, host = request.url.scheme, request.url.raw_host.decode("ascii")
-    if scheme not in ("http", "https") or not host:
-        raise httpx.UnsupportedProtocol(f"cannot send to a {scheme or 'missing'!r} URL", request=request)
-    return scheme, host, request.url.port or (443 if scheme == "https" else 80)
-
-
-def _head(request: httpx.Request) -> tuple[bytes, int | None]:
-    """The head as it goes out, and the length of the body: None when it goes in chunks."""
-    method = request.method.encode("ascii", "replace")
-    target = request.extensions.get("target", request.url.raw_path)
-    if not _TOKEN.fullmatch(method) or method == b"CONNECT" or not _TARGET.fullmatch(target):
-        raise httpx.LocalProtocolError("the request line is not valid", request=request)
-    lines = [b"%s %s HTTP/1.1" % (method, target)]
-    length: int | None = 0
-    for name, value in request.headers.raw:
-        if not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
-            raise httpx.LocalProtocolError("a header has characters that HTTP does not allow", request=request)
-        lines.append(b"%s: %s" % (name, value))
-        if name.lower() == b"transfer-encoding":
-            length = None
-        elif name.lower() == b"content-length" and length is not None:
-            length = int(value)
-    return b"\r\n".join((*lines, b"", b"")), length
 
 
 class _Exchange:
@@ -149,24 +115,39 @@ class _Exchange:
             if length is not None and sent > length:
                 raise httpx.LocalProtocolError("the body is longer than announced", request=self._request)
             if chunk:
+                self._is_all_sent = sent == length
                 await self._write(pending + (chunk if length is not None else b"%x\r\n%s\r\n" % (len(chunk), chunk)))
                 pending = b""
-            if self._has_head:  # an early answer: the rest is of no interest to the server
+            if self._is_refused():
                 return
         if length is not None and sent < length:
             raise httpx.LocalProtocolError("the body is shorter than announced", request=self._request)
-        self._is_all_sent = True  # before the write: the answer may come while we wait for the last byte to leave
+        self._is_all_sent = True  # always before the write: the answer may come while the last byte waits to leave
         await self._write(pending + (b"" if length is not None else b"0\r\n\r\n"))
+        self._finish_if_done()
 
     async def _write(self, data: bytes) -> None:
-        if self._has_head:
+        if self._is_refused():
             return
         self._raise_error()
         if data:
             self._is_sent = True
             self._connection.transport.write(data)
-        while self._connection.is_write_paused and not self._has_head:
+        # With all of it on its way the answer may be read: the server may wait for that before it reads on itself.
+        while not (self._is_all_sent and self._has_head) and self._is_writing():
             await self._wait("write")
+
+    def _is_refused(self) -> bool:
+        """Whether the server has no use for the rest of the body (RFC 9112, 9.5).
+
+        An early answer that is no error says nothing of the kind: an echo starts before it has read everything.
+        """
+        is_over = self._is_complete and not (self._keep_alive and self._connection.rider is self)
+        return self._status >= 400 or is_over
+
+    def _is_writing(self) -> bool:
+        """Whether bytes that the server wants wait for it."""
+        return self._connection.rider is self and self._connection.is_write_paused and not self._is_refused()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes."""
@@ -176,9 +157,11 @@ class _Exchange:
                 self._buffered -= len(chunk)
                 yield chunk
             if self._is_complete:
-                return
+                break
             self._resume_reading()
             await self._wait("read")
+        while self._is_writing():
+            await self._wait("write")
 
     def close(self) -> None:
         """The caller is done with it: unless the answer was read to its end, the connection goes too."""
@@ -195,7 +178,8 @@ class _Exchange:
             async with asyncio.timeout(None if seconds == math.inf else seconds):
                 await waiter
         except TimeoutError:
-            self._set_error(self._failure(f"the {what} timeout passed", timed_out=True))
+            phase = Phase.WRITE if what == "write" else None
+            self._set_error(self._failure(f"the {what} timeout passed", phase, timed_out=True))
         finally:
             self._waiter = None
         # What came in the same moment counts.
@@ -212,6 +196,7 @@ class _Exchange:
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
         self._received += len(data)
+        was_complete = self._is_complete
         try:
             self._parser.feed_data(data)
             self._check_sizes()
@@ -224,7 +209,8 @@ class _Exchange:
             self._set_error(error)
         self._tail = (self._tail + data)[-TAIL:]
         if self._is_complete:
-            self._finish(data)
+            self._is_surplus = self._is_surplus or was_complete or not self._ends_with(data)
+            self._finish_if_done()
         elif self._buffered > _HIGH_WATER and not self._is_reading_paused:
             self._is_reading_paused = True
             self._connection.transport.pause_reading()
@@ -234,7 +220,8 @@ class _Exchange:
         """The server will send no more."""
         if self._has_head and not self._is_framed():
             self._is_complete = True
-            self._finish(b"")
+            self._keep_alive = False
+            self._finish_if_done()
         else:
             failure = self._failure("the server closed the connection before the answer was complete")
             failure.__cause__ = EOFError("end of stream")
@@ -250,6 +237,7 @@ class _Exchange:
 
     def writable(self) -> None:
         """All bytes are with the kernel."""
+        self._finish_if_done()
         self._wake()
 
     def abort(self, reason: str) -> None:
@@ -258,29 +246,33 @@ class _Exchange:
         self._wake()
 
     def _set_error(self, error: ConnectorError) -> None:
-        if self._error is None and not self._is_complete:
+        if self._connection.rider is self:  # the first one counts, and none after a complete answer
             self._error = error
-            self._connection.rider = None
-            self._connection.discard()
+            self.close()
 
-    def _failure(self, message: str, *, timed_out: bool = False) -> TransportError:
+    def _failure(self, message: str, phase: Phase | None = None, *, timed_out: bool = False) -> TransportError:
         answered = self._received > 0
-        paused = self._connection.is_write_paused or not self._is_sent
+        if phase is None:
+            paused = self._connection.is_write_paused or not self._is_sent
+            phase = Phase.READ if answered else Phase.WRITE if paused else Phase.WAIT
         return TransportError(
             message,
-            phase=Phase.READ if answered else Phase.WRITE if paused else Phase.WAIT,
+            phase=phase,
             sent=self._is_sent,
             reused=self._connection.served > 0,
             answered=answered,
             timed_out=timed_out,
         )
 
-    def _finish(self, data: bytes) -> None:
+    def _finish_if_done(self) -> None:
+        """Part with the connection when the answer is complete, and the request too or not wanted."""
         connection = self._connection
+        is_sent = self._is_all_sent and not connection.is_write_paused
+        if not self._is_complete or connection.rider is not self or not (is_sent or self._is_refused()):
+            return
         connection.rider = None
         connection.served += 1
-        is_clean = self._is_all_sent and not self._is_surplus and not connection.is_write_paused
-        if is_clean and self._keep_alive and self._ends_with(data):
+        if is_sent and self._keep_alive and not self._is_surplus:
             self._resume_reading()
             self._pool.release(connection)
         else:
@@ -333,7 +325,7 @@ class _Exchange:
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; those of the trailer are dropped."""
         if not self._has_head:
-            self._headers.append((name, value))
+            self._headers.append((name, value.rstrip(b" \t")))  # what stands before it the parser has taken off
 
     def on_headers_complete(self) -> None:
         """The head is complete, of the answer or of an interim one."""

@@ -165,16 +165,131 @@ async def test_an_early_answer_stops_the_upload(with_length: bool) -> None:
     await wire.transport.aclose()
 
 
-async def test_an_answer_that_comes_while_the_last_bytes_wait_counts() -> None:
-    """Nothing more is written, and the connection ends."""
+@pytest.mark.parametrize("end", ["resumed", "too slow", "lost", "refused"])
+async def test_an_answer_that_comes_while_the_last_bytes_wait_counts(end: str) -> None:
+    """They leave if they can; whatever becomes of them, the answer is there, and the connection clean or closed."""
+    wire = Wire()
+    request = httpx.Request("POST", TARGET.url, content=b"{}", extensions={"timeout": {"write": 0.02}})
+    task = wire.request(request)
+    await asyncio.sleep(0)
+    wire.connection.pause_writing()
+    await asyncio.sleep(0)
+    await wire.feed(OK if end != "refused" else answer(b"[]", status="413 Too Large"))
+    await asyncio.sleep(0)
+    assert task.done() == (end == "refused")
+    if end == "resumed":
+        wire.connection.resume_writing()
+    elif end == "lost":
+        await wire.lose()
+    with anyio.fail_after(5):
+        assert (await task).content == b"[]"
+    assert wire.is_kept == (end == "resumed")
+    await wire.transport.aclose()
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+async def test_an_early_answer_that_is_no_error_does_not_cut_the_upload(is_complete: bool) -> None:
+    """An echo starts before it has read everything. Cut, it waited for the rest, and we for its end; where the answer
+    was complete, the server had taken a body for good of which it got a part."""
+    wire = Wire()
+    early = answer(b"thanks") if is_complete else answer(b"thanks")[:-1]
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        wire.connection.data_received(early)
+        await asyncio.sleep(0)
+        yield b"two"
+
+    task = wire.request(httpx.Request("POST", TARGET.url, content=body()))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert wire.line.written.endswith(b"\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+    if not is_complete:
+        await wire.feed(b"s")
+    with anyio.fail_after(5):
+        assert (await task).content == b"thanks"
+    assert wire.is_kept
+    await wire.transport.aclose()
+
+
+async def test_a_connection_is_kept_only_if_the_end_of_the_last_chunk_was_written() -> None:
+    """An answer's head that came before it kept the end back, and the next request was read as a part of the body."""
+    wire = Wire()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"all"
+        wire.connection.data_received(OK[:-1])
+
+    task = wire.request(httpx.Request("POST", TARGET.url, content=body()))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await wire.feed(OK[-1:])
+    with anyio.fail_after(5):
+        assert (await task).content == b"[]"
+    assert wire.line.written.endswith(b"3\r\nall\r\n0\r\n\r\n")
+    assert wire.is_kept
+    await wire.transport.aclose()
+
+
+@pytest.mark.parametrize("surplus", [b"\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"no"])
+async def test_what_comes_after_an_early_answer_costs_the_connection(surplus: bytes) -> None:
+    """It was not asked for; while the upload goes on the connection is still ours."""
+    wire = Wire()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        wire.connection.data_received(OK)
+        wire.connection.data_received(surplus)
+        yield b"two"
+
+    assert (await wire.request(httpx.Request("POST", TARGET.url, content=body()))).content == b"[]"
+    assert not wire.is_kept
+    await wire.transport.aclose()
+
+
+async def test_an_upload_ends_when_its_server_has_answered_and_goes() -> None:
+    """The answer counts, and nothing is written to what is closed."""
+    wire = Wire()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        await wire.feed(OK)
+        await wire.lose()
+        yield b"two"
+
+    assert (await wire.request(httpx.Request("POST", TARGET.url, content=body()))).content == b"[]"
+    assert b"two" not in wire.line.written
+
+
+async def test_a_body_in_memory_leaves_while_its_echo_is_read() -> None:
+    """A server that answers as it reads stops reading when nobody reads its answer; httpx's own transport waits here
+    until the write timeout passes."""
     wire = Wire()
     task = wire.request(httpx.Request("POST", TARGET.url, content=b"{}"))
     await asyncio.sleep(0)
     wire.connection.pause_writing()
-    await asyncio.sleep(0)
-    await wire.feed(OK)
-    assert (await task).content == b"[]"
-    assert not wire.is_kept
+    await wire.feed(answer(b"ab")[:-1])
+    wire.connection.resume_writing()
+    await wire.feed(b"b")
+    with anyio.fail_after(5):
+        assert (await task).content == b"ab"
+    assert wire.is_kept
+    await wire.transport.aclose()
+
+
+async def test_the_write_timeout_is_one_of_writing_also_after_an_early_answer() -> None:
+    """An echo that reads on only when it is read itself."""
+    wire = Wire()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        wire.connection.data_received(OK[:-1])
+        wire.connection.pause_writing()
+        yield b"two"
+
+    request = httpx.Request("POST", TARGET.url, content=body(), extensions={"timeout": {"write": 0.02}})
+    with anyio.fail_after(5), pytest.raises(httpx.WriteTimeout):
+        await wire.request(request)
     await wire.transport.aclose()
 
 
@@ -400,14 +515,76 @@ async def test_a_url_that_is_not_http_is_refused(url: str) -> None:
         httpx.Request("G T", "http://127.0.0.1/"),
         httpx.Request("CONNECT", "http://127.0.0.1/"),
         httpx.Request("GET", "http://127.0.0.1/", extensions={"target": b"/ HTTP/1.1\r\nX: y"}),
+        httpx.Request("GET", "http://127.0.0.1/", headers=[("Host", "a"), ("Host", "b")]),
+        httpx.Request("PUT", "http://127.0.0.1/", content=b"x", headers={"Transfer-Encoding": "gzip"}),
+        httpx.Request("PUT", "http://127.0.0.1/", headers={"Content-Length": "x"}),
+        httpx.Request("PUT", "http://127.0.0.1/", headers={"Content-Length": "+1"}),
+        httpx.Request("PUT", "http://127.0.0.1/", headers=[("Content-Length", "1"), ("Content-Length", "2")]),
     ],
-    ids=["line break", "space in a name", "NUL", "method", "CONNECT", "target"],
+    ids=lambda request: str(request.headers.raw[-1]),
 )
 async def test_a_head_that_would_break_the_request_is_refused(request_: httpx.Request) -> None:
     """our fault tables, S3, for the other interface: before any I/O."""
     async with PooledTransport() as transport:
         with pytest.raises(httpx.LocalProtocolError):
             await transport.handle_async_request(request_)
+
+
+@pytest.mark.parametrize(
+    ("headers", "sent"),
+    [
+        (
+            {"Transfer-Encoding": "Chunked", "Content-Length": "1"},
+            b"Transfer-Encoding: Chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        ),
+        ({"Content-Length": "1, 1"}, b"Content-Length: 1\r\n\r\nx"),
+    ],
+)
+async def test_the_length_of_a_body_is_told_once(headers: dict[str, str], sent: bytes) -> None:
+    """RFC 9112, 6.2 and 6.3: one server of two would read the other, and the rest as the next request."""
+    wire = Wire()
+    task = wire.request(httpx.Request("PUT", TARGET.url, content=b"x", headers=headers))
+    await wire.feed(OK)
+    await task
+    assert wire.line.written.endswith(b"Host: 127.0.0.1:1\r\n" + sent)
+    await wire.transport.aclose()
+
+
+async def test_the_space_around_a_header_is_no_part_of_it() -> None:
+    """RFC 9112, 5.1. The parser leaves what follows the value."""
+    wire = Wire()
+    task = wire.request(httpx.Request("GET", TARGET.url))
+    await wire.feed(answer(headers=b"Location: \t /there \t\r\nX: \r\n"))
+    headers = (await task).headers
+    assert (headers["location"], headers["x"]) == ("/there", "")
+    await wire.transport.aclose()
+
+
+async def test_switched_protocols_are_told_as_such() -> None:
+    """101: what follows is no HTTP, and nobody here reads it."""
+    wire = Wire()
+    task = wire.request(httpx.Request("GET", TARGET.url, headers={"Upgrade": "websocket", "Connection": "upgrade"}))
+    await wire.feed(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n\0")
+    with pytest.raises(httpx.RemoteProtocolError, match="101"):
+        await task
+    await wire.transport.aclose()
+
+
+@pytest.mark.parametrize("url", ["http://a..b/", f"http://{'a' * 64}.localhost/", "https://.localhost/"])
+async def test_a_host_that_cannot_be_is_a_connect_error(url: str) -> None:
+    """IDNA and TLS find fault with such a name each in its own words, none of which is an OSError."""
+    async with PooledTransport() as transport:
+        with pytest.raises(httpx.ConnectError) as caught:
+            await transport.handle_async_request(httpx.Request("GET", url))
+        assert caught.value.request.url == url
+
+
+async def test_port_0_is_not_the_usual_port() -> None:
+    """Nothing can listen there."""
+    async with PooledTransport() as transport:
+        with pytest.raises(httpx.ConnectError):
+            await transport.handle_async_request(httpx.Request("GET", "http://127.0.0.1:0/"))
+        assert list(transport.statistics().hosts) == ["http://127.0.0.1:0"]
 
 
 async def test_the_target_extension_is_honoured() -> None:
