@@ -63,6 +63,8 @@ class DurableInbox:
     """New for each run: leases of an earlier one with the same name must not look like ours."""
     claimed: int = attrs.field(default=0, init=False)
     """Claims of which the store was not told yet what became of them."""
+    lapses: int = attrs.field(default=0, init=False)
+    """How often leases ended before they were renewed, and others took events over."""
     _owed: deque[Callable[[], Awaitable[object]]] = attrs.field(
         factory=deque[Callable[[], Awaitable[object]]], init=False
     )
@@ -75,6 +77,9 @@ class DurableInbox:
     """Set when the task that claims has ended; None before it began."""
     _is_stopped: bool = attrs.field(default=False, init=False)
     _renew_at: float = attrs.field(default=0.0, init=False)
+    _ours_until: float = attrs.field(default=0.0, init=False)
+    """When the first lease of those claimed ends."""
+    _renewing: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
 
     def start(self) -> None:
         """Work off what is in the store, also what earlier runs and other workers left; idempotent."""
@@ -137,6 +142,26 @@ class DurableInbox:
         """Remember what the next attempt need not repeat."""
         _remember(self._turns, key, Turn(attempt=turn.attempt + 1, done=tuple(result.done)))
 
+    async def is_ours(self, lapses: int) -> bool:
+        """Whether what was claimed after so many lapses is certainly still ours: others may be at it else.
+
+        A worker that was paused, or whose loop a handler blocked, finds much in memory that it has lost meanwhile.
+        """
+        if self.wall_clock() >= self._ours_until:
+            try:
+                await self._renew()
+            except Exception:
+                logger.exception("leases have ended and cannot be renewed")
+                return False
+        return lapses == self.lapses
+
+    async def give_back(self, delivery: Delivery) -> None:
+        """Leave a claimed event that was not begun to whoever comes first; it may be another's already."""
+        try:
+            await self._tell(partial(self._retry, delivery, 0.0))
+        except Exception:
+            logger.exception("an event of %s could not be given back; it is tried again", delivery.lane)
+
     async def finish(self, delivery: Delivery, result: Result | None) -> float | None:
         """Settle an event that was handled (None: dropped), or see to its next attempt: seconds until then.
 
@@ -189,13 +214,17 @@ class DurableInbox:
         is_mine = await self.port.store.settle_delivery(delivery.account_id, delivery.key, owner=self.owner)
         if not is_mine:
             logger.warning("an event of %s was handled, but its lease had ended: others may repeat it", delivery.lane)
+            self._note_loss(self.wall_clock())
 
     async def _try_again(self, delivery: Delivery) -> float:
         wait = self.settings.retry_wait(delivery.attempts)
+        await self._retry(delivery, wait)
+        return wait
+
+    async def _retry(self, delivery: Delivery, wait: float) -> None:
         await self.port.store.retry_delivery(
             delivery.account_id, delivery.key, owner=self.owner, due_at=self.wall_clock() + wait
         )
-        return wait
 
     async def _bury(self, delivery: Delivery, reason: str) -> None:
         self._turns.pop(delivery.key, None)
@@ -238,6 +267,8 @@ class DurableInbox:
         deliveries = await self.port.store.claim_deliveries(
             self.port.account_id, owner=self.owner, now=now, lease_until=now + self.settings.lease, limit=limit
         )
+        if not self.claimed:
+            self._ours_until = now + self.settings.lease
         self.claimed += len(deliveries)
         for delivery in deliveries:
             try:
@@ -279,11 +310,25 @@ class DurableInbox:
         return result
 
     async def _renew(self) -> None:
-        now = self.wall_clock()
-        if self.claimed and now >= self._renew_at:
-            self._renew_at = now + self.settings.lease / 3
-            await self.port.store.renew_deliveries(
-                self.port.account_id, owner=self.owner, lease_until=now + self.settings.lease
+        async with self._renewing:
+            now, claimed = self.wall_clock(), self.claimed
+            if not claimed or now < self._renew_at:
+                return
+            ours_until = now + self.settings.lease
+            renewed = await self.port.store.renew_deliveries(
+                self.port.account_id, owner=self.owner, lease_until=ours_until
+            )
+            if renewed < claimed:
+                self._note_loss(now)
+            self._renew_at, self._ours_until = now + self.settings.lease / 3, ours_until
+
+    def _note_loss(self, now: float) -> None:
+        """An event is no longer ours. (Within the lease that says nothing of others: it was forgotten, perhaps.)"""
+        if now >= self._ours_until:
+            self.lapses += 1
+            logger.warning(
+                "leases of claimed events had ended before they were renewed, and others have taken some: those not "
+                "begun are given back. Was this process paused, or does a handler block the event loop?"
             )
 
 

@@ -330,7 +330,7 @@ class Dispatcher:
     def _take(self, part: Part, delivery: Delivery) -> bool:
         """Take on a claimed event; False if there is nothing to do for it."""
         job = self._in_progress.get(delivery.key) or Job(part)
-        job.delivery = delivery
+        job.delivery, job.lapses = delivery, self._durable.lapses
         job.turn = self._durable.turn_of(delivery)
         # The store has seen to doubles. But a change that was overtaken is of no use, unless it is a second try:
         # then it may be the newest one itself.
@@ -342,6 +342,9 @@ class Dispatcher:
         try:
             if job.is_asked and not await self._is_first(job.part):
                 self.counters.duplicates += 1
+                return
+            if job.delivery is not None and not await self._durable.is_ours(job.lapses):
+                await self._durable.give_back(job.delivery)
                 return
             job.result = result = await self._runner.run(job.part, job.turn)
             if not result.failures:
