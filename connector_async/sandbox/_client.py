@@ -7,10 +7,11 @@ on it, so that the two can disagree. The import contract names this exception.
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
     from connector_async import AppCredentials, ConnectorSession
+    from connector_async.session._options import SessionOptions
 
 __all__ = ["ForClients"]
 
@@ -33,7 +34,7 @@ class ForClients:
 
         return AppCredentials(self.client_id, self.client_secret)
 
-    def session(self, **options: Any) -> ConnectorSession:
+    def session(self, **options: Unpack[SessionOptions]) -> ConnectorSession:
         """A session of the first account with this sandbox, to be entered.
 
         Args:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import anyio
 import httpx
@@ -22,6 +22,7 @@ from connector_async.domains import check_account_id
 from connector_async.errors import ConfigurationError, RequestError, SessionClosed, UnknownAccount
 from connector_async.hooks import Hook
 from connector_async.protocol.lanes import SharedWidth
+from connector_async.session._options import EachSession
 from connector_async.session._session import ConnectorSession
 from connector_async.session._settings import SessionLimits, check_hooks, check_kind, seconds
 from connector_async.session._stats import Health, SessionStats
@@ -79,7 +80,7 @@ class Accounts(AsyncContextManagerMixin):
         ssl_context: ssl.SSLContext | None = None,
         hooks: Iterable[Hook] = (),
         idle_after: float = 3600.0,
-        **options: Any,
+        **options: Unpack[EachSession],
     ) -> None:
         if not isinstance(credentials, Mapping) and not callable(credentials):
             raise ConfigurationError("credentials: expected a mapping of account id to AppCredentials, or a callable")

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Literal, Self, Unpack, cast
 
 import anyio
 import attrs
@@ -24,6 +24,7 @@ from connector_async.protocol.lanes import SharedWidth
 from connector_async.protocol.retry import RetryPolicy
 from connector_async.session._handles import Handles
 from connector_async.session._loop_guard import LoopGuard
+from connector_async.session._options import SessionOptions
 from connector_async.session._parts import Parts, Settings, assemble
 from connector_async.session._settings import SessionLimits, check_hooks, check_kind, credentials_from
 from connector_async.session._stats import Health, SessionStats
@@ -133,7 +134,9 @@ class Lifecycle:
         self._report = CloseReport()
 
     @classmethod
-    def from_env(cls, *, prefix: str = "LP_", environ: Mapping[str, str] | None = None, **options: Any) -> Self:
+    def from_env(
+        cls, *, prefix: str = "LP_", environ: Mapping[str, str] | None = None, **options: Unpack[SessionOptions]
+    ) -> Self:
         """A session from the environment.
 
         Reads `LP_ACCOUNT_ID`, `LP_CLIENT_ID`, `LP_CLIENT_SECRET` (or `LP_CLIENT_SECRET_FILE`, a path) and, optional,

@@ -77,7 +77,7 @@ async def test_a_setting_of_the_wrong_kind_is_refused_when_it_is_passed(options:
 async def test_an_option_that_no_session_knows_is_refused_when_it_is_passed() -> None:
     """A typo."""
     with pytest.raises(TypeError, match="unexpected keyword argument 'timeot'"):
-        Accounts({"1": CREDENTIALS}, timeot=3)
+        Accounts({"1": CREDENTIALS}, timeot=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def test_an_idle_session_is_let_go() -> None:

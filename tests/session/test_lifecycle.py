@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import anyio
 import attrs
@@ -26,6 +27,7 @@ from connector_async import (
     hooks,
 )
 from connector_async.sandbox import Sandbox
+from connector_async.session._options import SessionOptions
 from tests.doubles import ScriptedTransport, answer
 from tests.session.rig import FakeCloud, session_over
 
@@ -483,3 +485,11 @@ async def test_an_error_in_the_block_does_not_wait_for_a_close_by_another_task()
             assert (await submission.outcome()).status in {OutcomeStatus.UNKNOWN, OutcomeStatus.NOT_SENT}
             assert session.stats() is not None
     assert len(reports) == 1
+
+
+def test_the_typed_keywords_are_those_of_the_constructor() -> None:
+    """`from_env`, `Accounts` and the sandbox pass them on; a list that fell behind would refuse the new ones."""
+    hints = get_type_hints(ConnectorSession.__init__)
+    parameters = inspect.signature(ConnectorSession).parameters.values()
+    keywords = {one.name: hints[one.name] for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert get_type_hints(SessionOptions) == keywords

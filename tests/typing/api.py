@@ -7,6 +7,7 @@ from typing import Any, Literal, assert_type
 
 from connector_async import (
     AcceptStatusEvent,
+    Accounts,
     ChatStateEvent,
     ConnectorSession,
     Consumer,
@@ -164,3 +165,10 @@ async def outgoing(session: ConnectorSession) -> None:
             assert_type(one_of_them, Outcome[tuple[str, int]])
             assert_type(one_of_them.key, tuple[str, int] | None)
     assert_type(session.send_many([keyed]), OutcomeStream[int])
+
+
+def from_the_environment() -> None:
+    """The constructor's keywords are known where they are passed on."""
+    assert_type(ConnectorSession.from_env(timeout=5.0, router=router), ConnectorSession)
+    ConnectorSession.from_env(timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Accounts({}, timeot=5.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
