@@ -8,7 +8,6 @@ that nobody asked for. Knows nothing of waiting or choosing: that is the pool's.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httptools
@@ -24,6 +23,7 @@ from connector_async.errors import (
 )
 from connector_async.transport._deadlines import TICKS
 from connector_async.transport._encoding import decoded
+from connector_async.transport._tls import is_refusal, reason_of
 from connector_async.transport.base import Target
 
 if TYPE_CHECKING:
@@ -431,10 +431,8 @@ def malformed(error: Exception) -> RemoteProtocolError:
 
 def refused_certificate(error: BaseException | None) -> TLSError | None:
     """TLS 1.3 tells that our certificate was refused only after the handshake, at the first read."""
-    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        refused = TLSError(
-            f"TLS failed: {getattr(error, 'reason', None)}", phase=Phase.TLS, sent=True, retryable=False
-        )
+    if is_refusal(error):
+        refused = TLSError(f"TLS failed: {reason_of(error)}", phase=Phase.TLS, sent=True, retryable=False)
         refused.__cause__ = error
         return refused
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import anyio
 import httpx
 
 from connector_async.errors import ConnectorError, Phase, RemoteProtocolError, TLSError, TransportError
+from connector_async.transport._tls import is_refusal, reason_of
 from connector_async.transport.base import Answer, Target
 
 __all__ = ["Exchange", "tls_reason", "translated"]
@@ -113,8 +113,8 @@ def tls_reason(error: BaseException) -> str | None:
     for cause in _causes(error):
         if isinstance(cause, TLSError):
             return str(cause).removeprefix(_TLS_FAILED)
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or "handshake failed"
+        if is_refusal(cause):
+            return reason_of(cause)
         # What is not built on OpenSSL has only words for it.
         if isinstance(error, httpx.ConnectError) and "certificate" in repr(cause):
             return "certificate refused"

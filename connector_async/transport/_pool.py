@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import selectors
-import ssl
 from typing import Any
 
 import anyio
@@ -20,11 +19,12 @@ from connector_async.transport._connection import LOOK_AFTER, BufferedConnection
 from connector_async.transport._deadlines import Deadlines, Expiring
 from connector_async.transport._dial import Resolver, dial
 from connector_async.transport._secured import Secured
-from connector_async.transport._tls import TLSSettings
+from connector_async.transport._tls import TLSSettings, is_refusal, reason_of
 
 __all__ = ["Host", "Limits", "Origin", "Pool"]
 
-Origin = tuple[str, str, int]
+Origin = tuple[str, str, int] | tuple[str, str, int, str]
+"""Scheme, host, port; and whom the certificate must name, where that is not the host."""
 
 _READ_SIZE = 65_536
 # Expired idle connections are closed up to this many seconds late: one look for many.
@@ -59,6 +59,11 @@ class Host:
         self.idle: dict[Connection, None] = {}
         self.openings: set[Opening] = set()
         self.waiters: dict[Waiter, None] = {}
+
+    def __str__(self) -> str:
+        scheme, name, port, *server_name = self.origin
+        shown = f"[{name}]" if ":" in name else name
+        return f"{scheme}://{shown}:{port}" + "".join(f" as {known}" for known in server_name)
 
     @property
     def used(self) -> int:
@@ -281,9 +286,11 @@ class Pool:
             raise _refusal(error, opening.phase, timed_out=timeout.expired()) from error
 
     async def _dial(self, host: Host, opening: Opening) -> Connection:
-        scheme, name, port = host.origin
+        scheme, name, port, *server_name = host.origin
         connection = self._connection_class(self, host)
-        secured = Secured(connection, self.view, self._tls.context, name) if scheme == "https" else None
+        secured = None
+        if scheme == "https":
+            secured = Secured(connection, self.view, self._tls.context, server_name[0] if server_name else name)
         delay = self.limits.happy_eyeballs_delay
         connected = await dial(name, port, resolver=self._resolver, delay=delay)
         if secured is not None:
@@ -400,7 +407,6 @@ def _refusal(error: OSError | ValueError, phase: Phase, *, timed_out: bool) -> T
     if timed_out:
         message = "the TLS handshake took too long" if phase is Phase.TLS else "connecting took too long"
         return TransportError(message, phase=phase, sent=False, timed_out=True)
-    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
-        return TLSError(f"TLS failed: {reason}", phase=Phase.TLS, sent=False, retryable=False)
+    if is_refusal(error):
+        return TLSError(f"TLS failed: {reason_of(error)}", phase=Phase.TLS, sent=False, retryable=False)
     return TransportError(f"cannot connect: {error}", phase=phase, sent=False)

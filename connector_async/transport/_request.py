@@ -10,6 +10,8 @@ import re
 
 import httpx
 
+from connector_async.transport._pool import Origin
+
 __all__ = ["head_of", "origin_of", "timeouts_of"]
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -24,13 +26,16 @@ def timeouts_of(request: httpx.Request) -> dict[str, float]:
     return {name: given.get(name, math.inf) for name in ("pool", "connect", "write", "read")}
 
 
-def origin_of(request: httpx.Request) -> tuple[str, str, int]:
-    """Scheme, host and port: what a connection is made to."""
+def origin_of(request: httpx.Request) -> Origin:
+    """What a connection is made to, and whom its certificate must name if that is another."""
     scheme, host = request.url.scheme, request.url.raw_host.decode("ascii")
     if scheme not in ("http", "https") or not host:
         raise httpx.UnsupportedProtocol(f"cannot send to a {scheme or 'missing'!r} URL", request=request)
     port = request.url.port
-    return scheme, host, (443 if scheme == "https" else 80) if port is None else port
+    if port is None:
+        port = 443 if scheme == "https" else 80
+    server_name = request.extensions.get("sni_hostname")
+    return (scheme, host, port, server_name) if server_name and scheme == "https" else (scheme, host, port)
 
 
 def head_of(request: httpx.Request) -> tuple[bytes, int | None]:

@@ -83,6 +83,10 @@ class Secured(asyncio.BufferedProtocol):
             self._refuse(error)
             return
         self._transport.write(self._sealed())
+        chosen = self._object.selected_alpn_protocol()
+        if chosen not in (None, "http/1.1"):  # httpx leaves "h2" in the context that it was given for HTTP/2
+            self._refuse(ssl.SSLError(1, f"the server chose {chosen}, which the ssl_context offered it"))
+            return
         self._is_up = True
         self._connection.connection_made(self)
         if not self.ready.done():

@@ -16,7 +16,14 @@ import httptools
 import httpx
 
 from connector_async.errors import ConnectorError, Phase, RemoteProtocolError, ResponseTooLarge, TransportError
-from connector_async.transport._connection import MAX_INTERIM, TAIL, Connection, ends_with_one_empty_line, malformed
+from connector_async.transport._connection import (
+    MAX_INTERIM,
+    TAIL,
+    Connection,
+    ends_with_one_empty_line,
+    malformed,
+    refused_certificate,
+)
 from connector_async.transport._pool import Pool
 from connector_async.transport._request import head_of, origin_of, timeouts_of
 
@@ -49,7 +56,9 @@ async def stream(pool: Pool, request: httpx.Request) -> httpx.Response:
     try:
         await trace("http11.send_request_headers.started", {"request": request})
         response = await exchange.run(head, length)
-        await trace("http11.receive_response_headers.complete", {"return_value": response})
+        words = response.extensions
+        told = (words["http_version"], response.status_code, words["reason_phrase"], response.headers.raw)
+        await trace("http11.receive_response_headers.complete", {"return_value": told})  # as httpcore tells it
     except BaseException:
         exchange.close()
         raise
@@ -230,7 +239,8 @@ class _Exchange:
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
-        failure = self._failure("the connection was lost before the answer was complete")
+        refused = None if self._received else refused_certificate(error)
+        failure = refused or self._failure("the connection was lost before the answer was complete")
         failure.__cause__ = error
         self._set_error(failure)
         self._wake()

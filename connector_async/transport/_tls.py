@@ -9,15 +9,28 @@ from __future__ import annotations
 import ssl
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 import httpx
 
 from connector_async.errors import ConfigurationError
 
-__all__ = ["Certificate", "TLSSettings"]
+__all__ = ["Certificate", "TLSSettings", "is_refusal", "reason_of"]
 
 Certificate = str | Path | tuple[str | Path, str | Path] | tuple[str | Path, str | Path, str]
 """A client certificate: one PEM file, or (certificate, key), or (certificate, key, password of the key)."""
+
+
+def is_refusal(error: BaseException | None) -> TypeGuard[ssl.SSLError]:
+    """Whether one side refused the other; a connection that merely broke may be tried again."""
+    return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+
+
+def reason_of(error: ssl.SSLError) -> str:
+    """Why, in OpenSSL's words."""
+    # Python does not know a name for every alert, ALPN's for one; then the text has it, between the file names.
+    words = (getattr(error, "verify_message", None), getattr(error, "reason", None), error.strerror)
+    return next((word for word in words if word), "handshake failed")
 
 
 class TLSSettings:

@@ -216,7 +216,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         """How many connections there are, and what they did."""
         hosts = self._pool.hosts.values() if self._pool is not None else ()
         by_host = {
-            f"{host.origin[0]}://{host.origin[1]}:{host.origin[2]}": HostStatistics(
+            str(host): HostStatistics(
                 connections=len(host.connections),
                 idle=len(host.idle),
                 opening=len(host.openings),

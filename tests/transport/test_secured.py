@@ -356,6 +356,9 @@ class _Scripted:
     def do_handshake(self) -> None:
         """It is done at once."""
 
+    def selected_alpn_protocol(self) -> None:
+        """None was offered."""
+
     def read(self, size: int) -> bytes:
         data = self.incoming.read(size)
         if data.startswith(b"again"):  # the server's wish, or its answer to our part of it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -487,6 +488,17 @@ async def test_a_request_on_a_closed_transport_is_a_connect_error() -> None:
         await transport.handle_async_request(httpx.Request("GET", "http://127.0.0.1:1/"))
 
 
+async def test_a_client_certificate_that_is_missed_after_the_handshake_is_named() -> None:
+    """TLS 1.3 tells at the first read only; to a client of httpx it was a connection that was lost."""
+    wire = Wire()
+    task = wire.request(httpx.Request("GET", TARGET.url))
+    await asyncio.sleep(0)
+    await wire.lose(ssl.SSLError(1, "tlsv13 alert certificate required"))
+    with pytest.raises(httpx.ConnectError, match="certificate required") as caught:
+        await task
+    assert vars(caught.value)["sent"] is True
+
+
 async def test_aborting_everything_ends_streams_too() -> None:
     """`aclose` while a body is being read."""
     wire = Wire()
@@ -587,6 +599,14 @@ async def test_port_0_is_not_the_usual_port() -> None:
         assert list(transport.statistics().hosts) == ["http://127.0.0.1:0"]
 
 
+async def test_statistics_name_a_host_as_a_url_does() -> None:
+    """IPv6 in brackets."""
+    wire = Wire()
+    wire.pool.host(("https", "::1", 443))
+    assert "https://[::1]:443" in wire.transport.statistics().hosts
+    await wire.transport.aclose()
+
+
 async def test_the_target_extension_is_honoured() -> None:
     """For what a URL cannot say."""
     wire = Wire()
@@ -624,9 +644,11 @@ async def test_the_network_stream_of_a_connection_that_is_gone_is_empty() -> Non
 async def test_the_trace_extension_tells_what_happens() -> None:
     """As httpx users know it, in httpcore's words."""
     events: list[str] = []
+    told: dict[str, Any] = {}
 
     async def trace(event: str, info: dict[str, Any]) -> None:
         events.append(event)
+        told.update(info)
 
     wire = Wire()
     task = wire.request(httpx.Request("GET", TARGET.url, extensions={"trace": trace}))
@@ -637,6 +659,8 @@ async def test_the_trace_extension_tells_what_happens() -> None:
         "http11.send_request_headers.started",
         "http11.receive_response_headers.complete",
     ]
+    version, status, reason, headers = told["return_value"]
+    assert (version, status, reason, headers[-1]) == (b"HTTP/1.1", 200, b"OK", (b"Content-Length", b"2"))
     await wire.transport.aclose()
 
 

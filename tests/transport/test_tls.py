@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from connector_async.errors import ConfigurationError, Phase, TLSError, TransportError
@@ -167,4 +168,45 @@ async def test_many_exchanges_over_tls(anyio_backend: Any) -> None:
             posts = [transport.post(target, _HEADERS, b"x" * 3_000, loop.time() + 5) for _ in range(60)]
             assert {answer.status for answer in await asyncio.gather(*posts)} == {200}
             assert transport.statistics().idle == 3
-            assert server.connections == 3
+            assert len(transport.statistics().hosts) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, UVLOOP])
+async def test_a_protocol_that_we_do_not_speak_is_refused_in_the_handshake(anyio_backend: Any) -> None:
+    """httpx writes "h2" into the context that it gets for HTTP/2; shared with us, the server spoke HTTP/2 to us."""
+    serves, offers = authority().server_context("localhost"), authority().client_context()
+    serves.set_alpn_protocols(["h2", "http/1.1"])
+    offers.set_alpn_protocols(["h2", "http/1.1"])
+    async with FaultServer(well_behaved, tls=serves) as server, PooledTransport(ssl_context=offers) as transport:
+        with pytest.raises(TLSError, match="the server chose h2") as caught:
+            await _post(transport, server.base)
+        assert not caught.value.sent
+        offers.set_alpn_protocols(["http/1.1"])
+        assert await _post(transport, server.base) == 200
+
+
+async def test_a_server_that_speaks_none_of_our_protocols_is_named_with_its_reason() -> None:
+    """OpenSSL's name for this alert is unknown to Python: the error said "TLS failed: None"."""
+    error = ssl.SSLError(1, "[SSL] tlsv1 alert no application protocol (_ssl.c:1006)")
+    assert "no application protocol" in tls.reason_of(error)
+    assert tls.reason_of(ssl.SSLError()) == "handshake failed"
+
+
+async def test_the_sni_hostname_extension_says_whom_the_certificate_must_name() -> None:
+    """As httpx documents it; for those who look a host up themselves and connect to the address that they checked."""
+    async with FaultServer(well_behaved, tls=authority().server_context("other.example")) as server:
+        async with PooledTransport(ssl_context=authority().client_context()) as transport:
+            url = server.base.replace("http://", "https://")
+
+            async def get(name: str | None) -> int:
+                request = httpx.Request("GET", url, extensions={"sni_hostname": name})
+                response = await transport.handle_async_request(request)
+                await response.aread()
+                return response.status_code
+
+            assert [await get("other.example") for _ in range(2)] == [200, 200]
+            for wrong in ("localhost", None):  # also while a connection to the other name is idle
+                with pytest.raises(httpx.ConnectError, match="certificate is not valid"):
+                    await get(wrong)
+            hosts = transport.statistics().hosts
+            assert hosts[f"https://127.0.0.1:{server.port} as other.example"].idle == server.connections == 1
