@@ -10,6 +10,7 @@ import attrs
 import orjson
 
 from connector_async._arguments import check_kind
+from connector_async._redact import mask
 from connector_async.consumer import Opening
 from connector_async.errors import LocalProtocolError, RemoteProtocolError
 from connector_async.store.outbox import OutboxMessage
@@ -77,7 +78,7 @@ class PumpMessage:
     """
 
     id: str = attrs.field(validator=_check_id)
-    consumer: str = attrs.field(validator=_check_id)
+    consumer: str = attrs.field(validator=_check_id, repr=lambda consumer: repr(mask(consumer)))
     body: str | Event = attrs.field(repr=False, validator=_check_body)
     opening: Opening | None = attrs.field(default=None, kw_only=True, repr=False)
     request_id: str | None = attrs.field(default=None, kw_only=True, validator=_check_request_id)

@@ -116,6 +116,10 @@ class Pump:
         self._ended = anyio.Event()
         self._counts = OutboxCounts()
 
+    def __repr__(self) -> str:
+        parts = self._parts
+        return f"Pump({self._keeper.account_id!r}, {0 if parts is None else len(parts.lanes)} in flight)"
+
     # Entering and leaving
 
     async def __aenter__(self) -> Self:

@@ -119,6 +119,9 @@ class Sandbox(ForClients, anyio.AsyncContextManagerMixin):
         if webhook_url is not None:
             self.deliver_to_url(webhook_url, algorithm=webhook_signature)
 
+    def __repr__(self) -> str:
+        return f"Sandbox({self.url!r})"
+
     @property
     def domain_api(self) -> str:
         """Base URL of the Domain API."""

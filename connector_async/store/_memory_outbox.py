@@ -83,16 +83,16 @@ class MemoryOutbox:
     max_waiting: int = attrs.field(default=1_000_000, kw_only=True)
     max_settled: int = attrs.field(default=100_000, kw_only=True)
     max_dead: int = attrs.field(default=10_000, kw_only=True)
-    wall: Callable[[], float] = attrs.field(default=time.time, converter=_unset, kw_only=True)
+    wall: Callable[[], float] = attrs.field(default=time.time, converter=_unset, kw_only=True, repr=False)
     _entries: dict[_Key, _Entry] = attrs.field(factory=dict[_Key, _Entry], init=False, repr=False)
     _lanes: dict[_Key, _Lane] = attrs.field(factory=dict[_Key, _Lane], init=False, repr=False)
     _unsettled: Counter[str] = attrs.field(factory=Counter[str], init=False, repr=False)
     _settled: OrderedDict[_Key, None] = attrs.field(factory=OrderedDict[_Key, None], init=False, repr=False)
     _dead: OrderedDict[_Key, None] = attrs.field(factory=OrderedDict[_Key, None], init=False, repr=False)
     _pruned: dict[str, Counter[_Tally]] = attrs.field(factory=dict[str, Counter[_Tally]], init=False, repr=False)
-    _fence: int = attrs.field(default=0, init=False)
-    _number: int = attrs.field(default=0, init=False)
-    _exceptions: int = attrs.field(default=0, init=False)
+    _fence: int = attrs.field(default=0, init=False, repr=False)
+    _number: int = attrs.field(default=0, init=False, repr=False)
+    _exceptions: int = attrs.field(default=0, init=False, repr=False)
 
     @property
     def durable(self) -> bool:

@@ -40,7 +40,7 @@ class SqliteOutbox:
     max_waiting: int = attrs.field(kw_only=True)
     max_settled: int = attrs.field(kw_only=True)
     max_dead: int = attrs.field(kw_only=True)
-    wall: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
+    wall: Callable[[], float] = attrs.field(default=time.time, kw_only=True, repr=False)
     _clock: SteadyClock = attrs.field(factory=SteadyClock.of_this_boot, init=False, repr=False)
     _presence: Presence = attrs.field(init=False, repr=False)
 

@@ -34,7 +34,7 @@ class Job:
     """
 
     part: Part
-    body: bytes = b""
+    body: bytes = attrs.field(default=b"", repr=False)
     delivery: Delivery | None = None
     lapses: int = 0
     is_asked: bool = False

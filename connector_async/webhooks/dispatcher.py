@@ -67,7 +67,7 @@ class Dispatched:
     errors: tuple[Exception, ...] = ()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Dispatcher:
     """Takes notifications of one account and runs the handlers of a router.
 
@@ -219,6 +219,9 @@ class Dispatcher:
     def stats(self) -> WebhookStats:
         """The counters as they are now."""
         return attrs.evolve(self.counters, waiting=len(self._sorting), held=self._sorting.held)
+
+    def __repr__(self) -> str:
+        return f"Dispatcher({self.port.account_id!r}, {self.counters.handled} handled, {len(self._sorting)} waiting)"
 
     # Taking in
 

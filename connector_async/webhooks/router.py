@@ -248,6 +248,10 @@ class Router:
         """All of them, those of included routers last."""
         return [handler for router in self.routers() for handler in router._unclaimed_handlers]  # noqa: SLF001 - same class
 
+    def __repr__(self) -> str:
+        handlers = sum(isinstance(route, _Route) for router in self.routers() for route in router._routes)  # noqa: SLF001 - same class
+        return f"Router({handlers} handlers)"
+
     def _forget_plan(self) -> None:
         self._plan = None
         for router in self._included_by:

@@ -18,14 +18,17 @@ from connector_async import (
     ConnectorSession,
     ContentEvent,
     Landed,
+    MemoryStore,
     OutcomeStatus,
     Outgoing,
     RequestError,
+    Router,
     SessionClosed,
     SessionLimits,
     TokenSettings,
     hooks,
 )
+from connector_async.pump import Pump, PumpMessage
 from connector_async.sandbox import Sandbox
 from connector_async.session._options import SessionOptions
 from tests.doubles import ScriptedTransport, answer
@@ -493,3 +496,23 @@ def test_the_typed_keywords_are_those_of_the_constructor() -> None:
     parameters = inspect.signature(ConnectorSession).parameters.values()
     keywords = {one.name: hints[one.name] for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
     assert get_type_hints(SessionOptions) == keywords
+
+
+async def test_a_repr_is_a_short_line_that_says_what_it_is() -> None:
+    """For whoever looks with a debugger; a number may be somebody's telephone."""
+    inner, router, store = Router(), Router(), MemoryStore()
+    inner.on()(never_called)
+    router.on()(never_called)
+    router.include(inner)
+    async with Sandbox(in_process=True) as cloud, cloud.session() as session, Pump(session, store) as pump:
+        assert repr(router) == "Router(2 handlers)"
+        assert repr(cloud) == "Sandbox('http://127.0.0.1')"
+        assert repr(session) == "ConnectorSession('12345678', open)"
+        assert repr(pump) == "Pump('12345678', 0 in flight)"
+        assert repr(PumpMessage("m-1", "+4912345678", "hi")).startswith("PumpMessage(id='m-1', consumer='…78', ")
+        assert repr(store.outbox) == "MemoryOutbox(max_waiting=100000, max_settled=100000, max_dead=1000)"
+    assert repr(Pump(session, store)) == "Pump('12345678', 0 in flight)"
+
+
+async def never_called(_: object) -> None:
+    raise AssertionError

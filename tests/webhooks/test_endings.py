@@ -278,3 +278,19 @@ async def test_a_handler_that_cancels_the_task_it_runs_in_ends_nothing_but_itsel
         await worker.quiet()
         assert len(heard) == 3
         assert worker.dispatcher.stats().failed == (how != "and returns")
+
+
+async def test_what_is_shown_of_a_dispatcher_is_short_and_holds_no_words() -> None:
+    """Found by trial: its repr was five pages of its innards, with the bodies of the deliveries that waited."""
+    router, going_on = Router(), anyio.Event()
+
+    @router.on()
+    async def wait(_incoming: Incoming[Any]) -> None:
+        await going_on.wait()
+
+    async with rig(router) as worker:
+        await worker.deliver(content("c", 0, message="my secret"), content("c", 1, message="my secret"))
+        await anyio.wait_all_tasks_blocked()
+        assert repr(worker.dispatcher) == f"Dispatcher({worker.port.account_id!r}, 0 handled, 2 waiting)"
+        going_on.set()
+        await worker.quiet()
