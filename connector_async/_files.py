@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from os import PathLike
 from typing import Any
 
 import anyio
 import httpx
 
-from connector_async.errors import NotSent, ResponseTooLarge
+from connector_async.errors import DeadlineExceeded, Landed, NotSent, ResponseTooLarge
 from connector_async.exchange.desk import Desk
 from connector_async.wire import (
     MAX_FILE_BYTES,
@@ -137,9 +138,10 @@ async def upload(desk: Desk, ask: AskUrl, content: bytes, file_type: str) -> str
 class FileDownload:
     """A file on its way: iterate over its chunks, or `await read()`."""
 
-    def __init__(self, response: httpx.Response, max_bytes: int) -> None:
+    def __init__(self, response: httpx.Response, max_bytes: int, deadline: float = math.inf) -> None:
         self._response = response
         self._max_bytes = max_bytes
+        self._deadline = deadline
 
     @property
     def content_type(self) -> str | None:
@@ -159,18 +161,22 @@ class FileDownload:
         Raises:
             ResponseTooLarge: It exceeds the cap.
             NotSent: The storage broke off; ask again.
+            DeadlineExceeded: It took too long.
         """
         received = 0
-        try:
-            async for chunk in self._response.aiter_bytes():
-                received += len(chunk)
-                if received > self._max_bytes:
-                    raise ResponseTooLarge(f"the file exceeds {self._max_bytes} bytes")
-                yield chunk
-        except ResponseTooLarge:
-            raise
-        except Exception as error:
-            raise _storage_failed(f"broke off after {received} bytes ({type(error).__name__})") from error
+        chunks = self._response.aiter_bytes()
+        while True:
+            with _until(self._deadline):
+                try:
+                    chunk = await anext(chunks, None)
+                except Exception as error:
+                    raise _storage_failed(f"broke off after {received} bytes ({type(error).__name__})") from error
+            if chunk is None:
+                return
+            received += len(chunk)
+            if received > self._max_bytes:
+                raise ResponseTooLarge(f"the file exceeds {self._max_bytes} bytes")
+            yield chunk
 
     async def read(self) -> bytes:
         """All of it; errors as iterating."""
@@ -178,33 +184,46 @@ class FileDownload:
 
 
 @asynccontextmanager
-async def download(desk: Desk, ask: AskUrl, relative_path: str, max_bytes: int) -> AsyncGenerator[FileDownload]:
+async def download(
+    desk: Desk, ask: AskUrl, relative_path: str, *, max_bytes: int, deadline: float
+) -> AsyncGenerator[FileDownload]:
     """Fetch a file from the storage; asks for a new URL when one lapses.
 
     Raises:
         ResponseTooLarge: It says that it exceeds `max_bytes`.
         NotSent: The storage does not give it.
+        DeadlineExceeded: It took too long.
     """
     request = GenerateURLForDownloadFile(relative_path)
     for last_chance in (False, True):
-        url = await _url(desk, await ask(request))
         async with AsyncExitStack() as stack:
-            try:
-                response = await stack.enter_async_context(
-                    desk.client.stream("GET", url, follow_redirects=False, timeout=None)
-                )
-            except Exception as error:
-                raise _storage_failed(f"does not answer ({type(error).__name__})") from error
+            with _until(deadline):
+                url = await _url(desk, await ask(request))
+                try:
+                    response = await stack.enter_async_context(
+                        desk.client.stream("GET", url, follow_redirects=False, timeout=None)
+                    )
+                except Exception as error:
+                    raise _storage_failed(f"does not answer ({type(error).__name__})") from error
             if response.status_code == 401 and not last_chance:
                 continue
             if not response.is_success:
                 raise _storage_failed(f"answers {response.status_code}", status=response.status_code)
-            file = FileDownload(response, max_bytes)
+            file = FileDownload(response, max_bytes, deadline)
             if file.size is not None and file.size > max_bytes:
                 raise ResponseTooLarge(f"the file has {file.size} bytes, more than {max_bytes}")
             # Outside of any `try`: what the caller's block raises is the caller's, an error of httpx too.
             yield file
             return
+
+
+@contextmanager
+def _until(deadline: float) -> Generator[None]:
+    """Bound one wait, never the caller's own work between two of them."""
+    with anyio.CancelScope(deadline=deadline) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise DeadlineExceeded("the time ran out before the whole file had come", landed=Landed.NO)
 
 
 async def _url(desk: Desk, granted: TransferUrl) -> httpx.URL:

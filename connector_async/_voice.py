@@ -280,6 +280,7 @@ class Voice:
             source: The bytes, a path, or an async stream of bytes; at most 3 MB.
             preview: A data URL of an image, below 30 KB.
             file_type: JPG, JPEG, PNG or GIF; told from the first bytes if None.
+            timeout: Seconds for all of it; the session's default if None.
 
         Raises:
             ValueError: It is empty, too large, or of another type.
@@ -307,7 +308,7 @@ class Voice:
 
     @asynccontextmanager
     async def download_file(
-        self, file: HostedFile | str, *, max_bytes: int = 16 * 1024 * 1024
+        self, file: HostedFile | str, *, max_bytes: int = 16 * 1024 * 1024, timeout: float | None = None
     ) -> AsyncGenerator[FileDownload]:
         """Fetch a file that was shared in this conversation.
 
@@ -317,13 +318,16 @@ class Voice:
         Args:
             file: The event's `HostedFile`, or its relative path.
             max_bytes: Where to stop.
+            timeout: Seconds from now until all of it must have come; the session's default if None.
 
         Raises:
             ResponseTooLarge: It exceeds `max_bytes`.
             NotSent: The storage does not give it.
+            DeadlineExceeded: It took too long.
         """
         path = file if isinstance(file, str) else file.relative_path
-        async with download(self._desk, self._ask_url, path, max_bytes) as found:
+        deadline = self._desk.deadline(timeout)
+        async with download(self._desk, self._ask_url, path, max_bytes=max_bytes, deadline=deadline) as found:
             yield found
 
     async def _ask_url(self, body: GenerateURLForUploadFile | GenerateURLForDownloadFile) -> TransferUrl:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import anyio
 import httpx
 import pytest
 
-from connector_async.errors import NotSent
+from connector_async.errors import DeadlineExceeded, NotSent
 from connector_async.sandbox import Sandbox
+from tests.backends import VIRTUAL
 
 pytestmark = pytest.mark.anyio
 
@@ -75,3 +77,30 @@ async def test_a_length_of_many_digits_is_no_length() -> None:
             async with conversation.download_file(path) as download:
                 assert download.size is None
                 assert await download.read() == PNG
+
+
+class _Slow(httpx.AsyncByteStream):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield PNG
+        await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("anyio_backend", [VIRTUAL])
+async def test_a_storage_that_stops_in_the_middle_is_waited_for_within_bounds() -> None:
+    """Found by reading: a download had no time limit of its own. What the caller does with a part is not cut off."""
+    async with Sandbox(in_process=True, agent="silent") as cloud:
+        odd = _Odd(httpx.ASGITransport(cloud.app))
+        async with cloud.session(transport=odd) as session:
+            conversation = await session.consumer("customer").open_conversation()
+            await conversation.send_file(PNG)
+            said = cloud.agent.conversation(conversation.conversation_id).main.transcript[-1]
+            path = str(said["event"]["message"]["relativePath"])
+            odd.answer = httpx.Response(200, stream=_Slow())
+            with pytest.raises(DeadlineExceeded, match="before the whole file had come"), anyio.fail_after(50):
+                async with conversation.download_file(path, timeout=2.0) as download:
+                    async for part in download:
+                        await anyio.sleep(3.0)
+                        assert part == PNG
+            with pytest.raises(DeadlineExceeded):
+                async with conversation.download_file(path, timeout=0):
+                    raise AssertionError("it must not be entered")
