@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 import anyio.to_thread
 import attrs
+from anyio.lowlevel import current_token
 
 from connector_async.errors import ConfigurationError, StoreUnavailable
 
@@ -25,6 +26,7 @@ __all__ = ["SqliteEngine"]
 _Result = TypeVar("_Result")
 _MEMORY = ":memory:"
 _LOCKED_AGAIN = 0.01  # seconds
+_CLOSED = "the store is closed"
 _making = threading.Lock()
 
 
@@ -41,6 +43,14 @@ class _Operation(Generic[_Result]):
     error: Exception | None = None
     is_done: bool = False
     is_wanted: bool = True
+
+
+@attrs.define(eq=False)
+class _Line:
+    """Where the callers of one event loop line up, and the one thread that works for them."""
+
+    turn: anyio.Lock = attrs.field(factory=lambda: anyio.Lock(fast_acquire=True))
+    limiter: anyio.CapacityLimiter = attrs.field(factory=lambda: anyio.CapacityLimiter(1))
 
 
 @attrs.define(eq=False)
@@ -64,8 +74,10 @@ class SqliteEngine:
     _using: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
     """Held by the thread at the connection: a cancellation of asyncio's own, which heeds no shield, ends the turn of
     its caller, and not the thread."""
-    _turn: anyio.Lock = attrs.field(factory=lambda: anyio.Lock(fast_acquire=True), init=False, repr=False)
-    _limiter: anyio.CapacityLimiter = attrs.field(factory=lambda: anyio.CapacityLimiter(1), init=False, repr=False)
+    _lines: weakref.WeakKeyDictionary[object, _Line] = attrs.field(
+        factory=weakref.WeakKeyDictionary[object, "_Line"], init=False, repr=False
+    )
+    """By event loop: the threads of several have only `_using` in common."""
     _is_closed: bool = attrs.field(default=False, init=False)
     on_close: list[Callable[[], object]] = attrs.field(factory=list[Callable[[], object]], init=False, repr=False)
     """Called in the thread when the file has been closed."""
@@ -82,16 +94,26 @@ class SqliteEngine:
         """
         return await self._submit(_Operation(run, writes=True))
 
+    @property
+    def line(self) -> _Line:
+        """That of the running loop."""
+        loop = current_token().native_token
+        line = self._lines.get(loop)
+        if line is None:
+            line = self._lines[loop] = _Line()
+        return line
+
     async def wipe(self) -> None:
         """Take what was deleted out of the log too; what another process is reading at this moment goes later.
 
         Raises:
             StoreUnavailable: The log is as it was.
         """
-        async with self._turn:
+        line = self.line
+        async with line.turn:
             self._check_open()
             try:
-                await anyio.to_thread.run_sync(self._empty_log, limiter=self._limiter)
+                await anyio.to_thread.run_sync(self._empty_log, limiter=line.limiter)
             except sqlite3.Error as error:
                 raise StoreUnavailable(f"the store at {self.path} failed: {error}") from error
 
@@ -105,10 +127,11 @@ class SqliteEngine:
         if self._is_inherited():
             self._is_closed = True
             return
+        line = self.line
         with anyio.CancelScope(shield=True):
-            async with self._turn:
+            async with line.turn:
                 self._is_closed = True
-                await anyio.to_thread.run_sync(self._shut, limiter=self._limiter)
+                await anyio.to_thread.run_sync(self._shut, limiter=line.limiter)
 
     def _shut(self) -> None:
         with self._using:
@@ -123,15 +146,18 @@ class SqliteEngine:
 
     async def _submit(self, operation: _Operation[_Result]) -> _Result:
         self._check_open()
+        line = self.line
         with self._guard:
             self._waiting.append(operation)
         try:
-            async with self._turn:
+            async with line.turn:
                 if not operation.is_done:
-                    await self._lead()
+                    await self._lead(line)
         finally:
             # Cancelled while it waited in line: it must not be written on behalf of nobody.
             operation.is_wanted = False
+        if not operation.is_done:
+            raise RuntimeError(_CLOSED)  # by another loop
         if isinstance(operation.error, ConfigurationError):
             raise ConfigurationError(str(operation.error)) from operation.error
         if operation.error is not None:
@@ -140,7 +166,7 @@ class SqliteEngine:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise RuntimeError("the store is closed")
+            raise RuntimeError(_CLOSED)
         if self._is_inherited():
             raise ConfigurationError(_forked(self.path))
 
@@ -151,10 +177,10 @@ class SqliteEngine:
     def _is_inherited(self) -> bool:
         return self._opened_in is not None and self._opened_in != os.getpid()
 
-    async def _lead(self) -> None:
+    async def _lead(self, line: _Line) -> None:
         self._check_open()
         # The thread takes the operations itself: a cancellation before it starts leaves them to the next in line.
-        await anyio.to_thread.run_sync(self._run_waiting, limiter=self._limiter)
+        await anyio.to_thread.run_sync(self._run_waiting, limiter=line.limiter)
 
     def _run_waiting(self) -> None:
         with self._using:

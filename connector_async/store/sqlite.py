@@ -41,7 +41,7 @@ class SqliteStore:
 
     The file is opened at first use, in a thread, and made readable by its owner only: it holds what people wrote.
     Several processes of one machine may share it, by one name: a hard link would have a log of its own, and a network
-    file system is no place for it. Used by one event loop at a time, and in the process that opened it: fork before
+    file system is no place for it. Used by any number of event loops, and in the process that opened it: fork before
     the first use, or after `aclose`; a child that finds the file open gets ConfigurationError.
 
     Args:

@@ -103,16 +103,16 @@ async def test_those_in_line_when_it_closes_are_told(tmp_path: Path) -> None:
         except RuntimeError as error:
             errors.append(error)
 
-    async with store._engine._turn, anyio.create_task_group() as tasks:
+    async with store._engine.line.turn, anyio.create_task_group() as tasks:
         tasks.start_soon(store.aclose)
         await anyio.lowlevel.checkpoint()
         tasks.start_soon(use)
         await anyio.lowlevel.checkpoint()
         store._engine._is_closed = True
         tasks.start_soon(anyio.lowlevel.checkpoint)
-        store._engine._turn.release()
+        store._engine.line.turn.release()
         await anyio.wait_all_tasks_blocked()
-        await store._engine._turn.acquire()
+        await store._engine.line.turn.acquire()
     assert len(errors) == 1
 
 
@@ -210,13 +210,13 @@ async def test_only_the_culprit_of_a_shared_commit_fails(tmp_path: Path) -> None
             failures.append(str(error))
 
     await store.first_time(A, "open it")
-    async with store._engine._turn, anyio.create_task_group() as tasks:
+    async with store._engine.line.turn, anyio.create_task_group() as tasks:
         for number in range(6):
             tasks.start_soon(put, number)
         await anyio.wait_all_tasks_blocked()
-        store._engine._turn.release()
+        store._engine.line.turn.release()
         await anyio.wait_all_tasks_blocked()
-        await store._engine._turn.acquire()
+        await store._engine.line.turn.acquire()
     assert len(failures) == 1
     assert [(await store.take_echo(A, "c", f"e{number}"))[0] for number in range(6)] == [
         number != 3 for number in range(6)
@@ -242,13 +242,13 @@ async def test_an_error_that_nobody_foresaw_is_no_acknowledgement_for_those_in_l
             told.append(str(error))
 
     await store.first_time(A, "open it")
-    async with store._engine._turn, anyio.create_task_group() as tasks:
+    async with store._engine.line.turn, anyio.create_task_group() as tasks:
         for number in range(6):
             tasks.start_soon(put, number)
         await anyio.wait_all_tasks_blocked()
-        store._engine._turn.release()
+        store._engine.line.turn.release()
         await anyio.wait_all_tasks_blocked()
-        await store._engine._turn.acquire()
+        await store._engine.line.turn.acquire()
     assert len(told) == 1
     assert "a bug of ours" in told[0]
     for number in (0, 1, 2, 4, 5):
@@ -308,7 +308,7 @@ async def test_a_cancelled_writer_writes_nothing(tmp_path: Path) -> None:
     """It waited in line: nobody is there to hear that its row was written."""
     store = SqliteStore(tmp_path / "s.db")
     await store.first_time(A, "open it")
-    async with store._engine._turn, anyio.create_task_group() as tasks:
+    async with store._engine.line.turn, anyio.create_task_group() as tasks:
         tasks.start_soon(store.first_time, A, "k")
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()

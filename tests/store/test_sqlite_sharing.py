@@ -43,7 +43,7 @@ async def test_a_cancellation_that_heeds_no_shield_lets_nobody_at_the_connection
         await first
     with anyio.fail_after(5):
         second = asyncio.create_task(store.first_time(A, "b"))
-        while not store._engine._limiter.borrowed_tokens:
+        while not store._engine.line.limiter.borrowed_tokens:
             await anyio.lowlevel.checkpoint()
         closed = asyncio.create_task(store.aclose())
         await anyio.lowlevel.checkpoint()
@@ -53,6 +53,43 @@ async def test_a_cancellation_that_heeds_no_shield_lets_nobody_at_the_connection
     again = SqliteStore(tmp_path / "s.db")
     assert not await again.first_time(A, "a")
     await again.aclose()
+
+
+def test_the_event_loops_of_several_threads_share_a_store(tmp_path: Path) -> None:
+    """A web framework's threads put what a pump sends: they waited for each other for ever."""
+    store, first = SqliteStore(tmp_path / "s.db"), list[bool]()
+
+    async def put_all() -> None:
+        async def put(task: int) -> None:
+            for number in range(10):
+                first.append(await store.first_time(A, f"{task} {number}"))
+
+        async with anyio.create_task_group() as tasks:
+            for task in range(8):
+                tasks.start_soon(put, task)
+
+    threads = [threading.Thread(target=anyio.run, args=(put_all,), daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    anyio.run(store.aclose)
+    assert (len(first), sum(first)) == (160, 80)
+
+
+async def test_what_another_loop_closes_acknowledges_nothing(tmp_path: Path) -> None:
+    """Its thread comes to the connection when there is none any more."""
+    store = SqliteStore(tmp_path / "s.db")
+    await store.first_time(A, "open it")
+    with store._engine._using:
+        waiting = asyncio.create_task(store.first_time(A, "k"))
+        while not store._engine.line.limiter.borrowed_tokens:
+            await anyio.lowlevel.checkpoint()
+        store._engine._is_closed = True
+    with pytest.raises(RuntimeError, match="closed"):
+        await waiting
+    await store.aclose()
 
 
 async def test_what_is_begun_for_nobody_any_more_does_not_open_a_closed_store(tmp_path: Path) -> None:
@@ -82,7 +119,7 @@ async def test_those_who_wait_for_one_lock_wait_together(tmp_path: Path, monkeyp
     with closing(sqlite3.connect(tmp_path / "s.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         async with anyio.create_task_group() as tasks:
-            async with store._engine._turn:
+            async with store._engine.line.turn:
                 for number in range(100):
                     tasks.start_soon(write, str(number))
                 await anyio.wait_all_tasks_blocked()
