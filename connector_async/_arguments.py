@@ -9,7 +9,21 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
-__all__ = ["check_async", "check_kind", "kind_of", "limit_of", "timeout_of"]
+__all__ = ["check_async", "check_kind", "kind_of", "limit_of", "offers", "timeout_of"]
+
+
+def offers(value: object, kind: type) -> bool:
+    """Whether a value is of a kind; for a protocol, whether it is an object that has all that is named there.
+
+    `isinstance` alone says no, since Python 3.12, of what passes on to another object what it is asked for
+    (`__getattr__`): the usual way to count, trace or delay the calls of a store.
+    """
+    from typing_extensions import get_protocol_members, is_protocol  # here, for most programs never ask
+
+    if not is_protocol(kind):
+        return isinstance(value, kind)
+    # A class has the methods, too.
+    return not isinstance(value, type) and all(hasattr(value, name) for name in get_protocol_members(kind))
 
 
 def check_kind(name: str, value: object, kind: type | tuple[type, ...], wanted: str) -> None:
@@ -18,7 +32,9 @@ def check_kind(name: str, value: object, kind: type | tuple[type, ...], wanted: 
     Raises:
         TypeError: It is something else; the message says what is wanted.
     """
-    if not isinstance(value, kind):
+    if isinstance(value, kind) and not isinstance(value, type):
+        return  # nearly always, and for each message
+    if not any(offers(value, one) for one in (kind if isinstance(kind, tuple) else (kind,))):
         raise TypeError(f"{name} must be {wanted}, not {kind_of(value)}")
 
 

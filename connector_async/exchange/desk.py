@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import httpx
 
-from connector_async._arguments import check_kind, timeout_of
+from connector_async._arguments import check_kind, offers, timeout_of
 from connector_async._concurrency import Clock, SingleFlight
 from connector_async._receipts import ReceiptBook
 from connector_async.auth import ConsumerTokens
@@ -105,7 +105,7 @@ class Desk:
         self.hears = False
         """Whether webhooks are connected, so that the cloud's word can be waited for."""
         self._consumers = consumers
-        self._contacts = store if isinstance(store, ContactStore) else None
+        self._contacts = cast("ContactStore", store) if offers(store, ContactStore) else None
         self._ids = ids
         self._retry = retry
 

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import anyio
 import attrs
@@ -100,7 +100,7 @@ class Pump:
         self._concurrency = concurrency
         self._counters = PumpStats()
         self._keeper = Keeper(
-            outbox.outbox if isinstance(outbox, OutboxStore) else outbox,
+            cast("Outbox", getattr(outbox, "outbox", outbox)),
             session.account_id,
             lease,
             self._counters,

@@ -13,6 +13,7 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
+from connector_async._arguments import offers
 from connector_async._concurrency import Clock, SingleFlight, current_clock
 from connector_async._receipts import ReceiptBook
 from connector_async.auth import (
@@ -221,10 +222,10 @@ def _token_source(settings: Settings, transport: Transport, domains: Domains, cl
 
 
 def _token_fetch(
-    settings: Settings, source: AppTokenSource, share: object, clock: Clock
+    settings: Settings, source: AppTokenSource, share: Any, clock: Clock
 ) -> Callable[[Unwanted | None], Awaitable[FetchedToken]]:
     """Where AppJWTs come from: the token service, or the store first if other sessions may put them there."""
-    if not isinstance(share, TokenShare) or not share.shares_tokens:
+    if not offers(share, TokenShare) or not share.shares_tokens:
         return source.fetch
     owner = secrets.token_hex(8)
     shared = SharedAppToken(

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import attrs
 
-from connector_async._arguments import kind_of
+from connector_async._arguments import kind_of, offers
 from connector_async.auth import AppCredentials
 from connector_async.errors import ConfigurationError
 
@@ -72,8 +72,7 @@ def check_kind(name: str, value: object, kind: type, *, such_as: str) -> None:
     Raises:
         ConfigurationError: It is something else; the message says what to pass.
     """
-    # A class has the methods of a protocol, too.
-    if value is not None and (isinstance(value, type) or not isinstance(value, kind)):
+    if value is not None and not offers(value, kind):
         raise ConfigurationError(f"{name} must be {such_as}, got {kind_of(value)}")
 
 

@@ -9,7 +9,7 @@ from urllib.request import getproxies
 
 import httpx
 
-from connector_async._arguments import kind_of
+from connector_async._arguments import kind_of, offers
 from connector_async.errors import ConfigurationError
 from connector_async.transport._httpx import HttpxTransport
 from connector_async.transport.base import Transport
@@ -77,7 +77,7 @@ def check_transport(value: object, *, proxy: object = None, ssl_context: object 
     _check_proxy(proxy)
     if value is None or isinstance(value, httpx.AsyncBaseTransport | httpx.AsyncClient):
         return
-    if isinstance(value, type) or not isinstance(value, Transport):
+    if not offers(value, Transport):
         raise ConfigurationError(
             f"transport must be a Transport, or an AsyncBaseTransport or AsyncClient of httpx, got {kind_of(value)}"
         )
