@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 import anyio
@@ -198,6 +198,10 @@ class Chat:
             self._stop()
         if self._answered is not None and isinstance(message.event, ContentEvent | RichContentEvent):
             self._answered.set()
+        if isinstance(message.event, ContentEvent | RichContentEvent) and message.sequence is not None:
+            # As a consumer's app does; no receipt is worth an alarm, nor the end of the talk.
+            with suppress(RequestError):
+                await message.conversation.mark_read(message.sequence, dialog_id=message.dialog_id)
 
     def _note_closed(self, by: str | None) -> None:
         if not self._is_closed:

@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `connector-async chat`."""
     parser.epilog = (
         "Each line of standard input is sent as a text. /close closes the conversation and ends; /quit and the end "
-        "of the input end and leave it open. A text that begins with a slash is written with two."
+        "of the input end and leave it open. A text that begins with a slash is written with two. The agent is told "
+        "that what is shown was read. With --live --port, point an installation made for trials here: all its "
+        "deliveries are answered with 200, and those of other conversations are shown to nobody, and lost."
     )
     parser.add_argument(
         "--agent", metavar="NAME", help="who answers in the sandbox: echo (default), menu, slow, silent"
@@ -152,5 +154,8 @@ async def _live(chat: Chat, arguments: argparse.Namespace) -> None:
                 name: value for name in ("host", "path") if (value := getattr(arguments, name)) is not None
             }
             url = await stack.enter_async_context(session.serve(port=arguments.port, **options))
-            tell(f"listening for webhooks at {url}: the endpoint of the app installation has to lead here")
+            tell(
+                f"listening for webhooks at {url}: the endpoint of the app installation has to lead here; what it "
+                "brings of other conversations is lost"
+            )
         await chat.run(session, arguments.skill_id)

@@ -534,6 +534,25 @@ def test_of_a_card_its_words_are_shown() -> None:
     assert words_of(event) == "Title\n[a picture] a shoe\n[Buy]"
 
 
+async def _reading(descriptor: int) -> list[Any]:
+    chat = Chat(ChatView(as_json=False, is_echoed=False), descriptor, wait=5.0)
+    async with Sandbox(in_process=True, moment=0.0) as cloud, cloud.session(router=chat.router) as session:
+        cloud.deliver_to(session.webhook_app())
+        await chat.run(session, None)
+        await cloud.settle()
+        assert chat.conversation is not None
+        said = cloud.agent.conversation(chat.conversation.conversation_id).main.transcript
+        return [change["event"] for change in said if change["originatorMetadata"]["role"] == "CONSUMER"]
+
+
+def test_the_agent_is_told_that_a_shown_message_was_read(typed: Use) -> None:
+    """As an app of a consumer does (Connector API, "Send": AcceptStatusEvent)."""
+    typed(b"hello\n")
+    said, read = anyio.run(_reading, sys.stdin.fileno())
+    assert said["message"] == "hello"
+    assert (read["type"], read["status"]) == ("AcceptStatusEvent", "READ")
+
+
 def test_what_happens_to_others_of_the_account_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     other: Any = SimpleNamespace(conversation=SimpleNamespace(ext_consumer_id="other"))
     anyio.run(Chat(ChatView(as_json=True, is_echoed=False), 0, wait=None)._hear, other)
