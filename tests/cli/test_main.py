@@ -51,6 +51,7 @@ def test_without_a_command_the_use_is_wrong(capsys: pytest.CaptureFixture[str]) 
         (["demo", "--consumers", "0"], "argument --consumers: must be a whole number of at least 1, not '0'"),
         (["demo", "--messages", "many"], "argument --messages: must be a whole number of at least 1, not 'many'"),
         (["--json", "demo"], "--json stands before the command; write connector-async demo --json"),
+        (["doctor", "--json", "--verbos"], "unknown option --verbos"),
         (["sandbox", "--prot", "80"], "unknown option --prot; did you mean --port?"),
     ],
 )
