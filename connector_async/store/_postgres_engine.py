@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias, TypeVar
 
 import anyio
 import attrs
+from anyio.lowlevel import current_token
 
 from connector_async.errors import ConfigurationError, StoreUnavailable
 
@@ -33,6 +35,8 @@ _PORTS = re.compile(r"[0-9]{0,5}(,[0-9]{0,5})*")
 _ATTEMPTS = 5
 """How often a transaction is run that PostgreSQL ended and says so: to resolve a deadlock (locks are taken in one
 order, so that one is rare), or with its connection, by an administrator or a pooler."""
+_KNOWS_USER_TIMEOUT = 120_000
+"""The libpq."""
 _TRUSTED_FOR = 1.0
 """Seconds for which an idle connection is taken to be alive without asking it: asking costs a round trip."""
 
@@ -51,6 +55,10 @@ class PostgresEngine:
     _idle: list[tuple[Database, float]] = attrs.field(factory=list[tuple[Any, float]], init=False, repr=False)
     """With when each was used, the one used last at the end."""
     _migrating: anyio.Lock = attrs.field(factory=anyio.Lock, init=False, repr=False)
+    _loop: object = attrs.field(default=None, init=False, repr=False)
+    """The event loop that uses it at the moment."""
+    _calls: int = attrs.field(default=0, init=False, repr=False)
+    _counting: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
     _process: int = attrs.field(factory=os.getpid, init=False, repr=False)
     _is_migrated: bool = attrs.field(default=False, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
@@ -65,7 +73,8 @@ class PostgresEngine:
         """Run work that consists of one statement, which is a transaction by itself."""
         psycopg = _driver()
         try:
-            return await self._run_again(work, _undone(psycopg))
+            with self._in_this_loop():
+                return await self._run_again(work, _undone(psycopg))
         except (psycopg.Error, OverflowError, UnicodeError) as error:
             if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
                 # The server has become a standby perhaps, and the address names another one by now.
@@ -95,6 +104,23 @@ class PostgresEngine:
             while self._idle:
                 await self._idle.pop()[0].close()
 
+    @contextmanager
+    def _in_this_loop(self) -> Generator[None]:
+        """Refuse to wait for another loop, which would tell this one nothing."""
+        self._leave_parents()
+        with self._counting:
+            loop = current_token().native_token
+            if self._calls and loop is not self._loop:
+                raise RuntimeError("this PostgresStore is in use in another event loop; make one for each loop")
+            self._loop = loop
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._calls -= 1
+                self._loop = self._loop if self._calls else None
+
     async def _run_again(self, work: _Work[_Result], lost: tuple[type[Exception], ...]) -> _Result:
         for _ in range(_ATTEMPTS - 1):
             try:
@@ -108,7 +134,6 @@ class PostgresEngine:
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[Database]:
         self._check_open()
-        self._leave_parents()
         try:
             with anyio.fail_after(self.patience):
                 await self._slots.acquire()
@@ -136,7 +161,7 @@ class PostgresEngine:
         What is let go here is not closed, which would end it for the parent too: psycopg sees to that.
         """
         if self._process != os.getpid():
-            self._process = os.getpid()
+            self._process, self._counting, self._calls = os.getpid(), threading.Lock(), 0
             self._idle = []
             self._slots, self._migrating = anyio.Semaphore(self.max_connections), anyio.Lock()
 
@@ -175,7 +200,8 @@ class PostgresEngine:
     async def _connect(self) -> Database:
         from psycopg import AsyncConnection
 
-        db = await AsyncConnection.connect(self.dsn, autocommit=True, connect_timeout=max(2, round(self.patience)))
+        options: dict[str, Any] = _kept_alive(self.dsn, max(2, round(self.patience)))
+        db = await AsyncConnection.connect(self.dsn, autocommit=True, **options)
         try:
             # First, for a migration waits for another process's, which may be paused in the middle of it.
             await self._configure(db)
@@ -259,6 +285,26 @@ def _check_address(dsn: str) -> None:
             "the address of the database has an `@` in its host, or a port that is no number; in an address like "
             "postgresql://user:password@host/db the signs @ : / ? # of a password are written as %40 %3A %2F %3F %23"
         )
+
+
+def _kept_alive(dsn: str, seconds: int) -> dict[str, int]:
+    """How a connection is given up when nothing is heard of its other end, as far as the address does not say.
+
+    A machine that lost its power, or its address in a failover, takes leave of nobody: by the system's own settings
+    an answer is waited for two hours.
+    """
+    psycopg = _driver()
+    wanted = {
+        "connect_timeout": seconds,
+        "keepalives_idle": seconds,
+        "keepalives_interval": seconds,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 4 * seconds * 1000,
+    }
+    if psycopg.pq.version() < _KNOWS_USER_TIMEOUT:
+        del wanted["tcp_user_timeout"]
+    given = psycopg.conninfo.conninfo_to_dict(dsn)
+    return {name: value for name, value in wanted.items() if name not in given or name == "connect_timeout"}
 
 
 def _undone(psycopg: ModuleType) -> tuple[type[Exception], ...]:

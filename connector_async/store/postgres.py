@@ -41,13 +41,13 @@ __all__ = ["PostgresStore"]
 
 @attrs.define(eq=False)
 class PostgresStore:
-    """Consumers, conversations, the durable inbox and the outbox in one schema of a database; asyncio only.
+    """Consumers, conversations, the durable inbox and the outbox in one schema of a database.
 
         store = PostgresStore("postgresql://app@db.example/app", tokens=SealedTokens(os.environ["TOKEN_KEY"]))
 
     Needs the extra `postgres`, PostgreSQL 12 or newer, and, behind a pooler, one that pools sessions. Connections are
-    opened at first use, and anew in a process that was forked. The leases of the outbox and of the AppJWT run by the
-    database's clock.
+    opened at first use, and anew in a process that was forked. On asyncio, and used by one event loop at a time. The
+    leases of the outbox and of the AppJWT run by the database's clock.
 
     Args:
         dsn: The database, as libpq reads it: `postgresql://user@host/database` or `host=… dbname=…`.

@@ -10,6 +10,7 @@ import anyio.to_thread
 import pytest
 
 from connector_async.errors import StoreUnavailable
+from connector_async.store import PostgresStore
 from tests.store.postgres_server import PostgresPlace
 from tests.store.test_postgres import A, new_store
 
@@ -107,4 +108,44 @@ async def test_connections_to_a_server_that_is_a_standby_now_are_not_kept(postgr
     with pytest.raises(StoreUnavailable, match="25006"):
         await store.first_time(A, "2")
     assert await store.first_time(A, "2")
+    await store.aclose()
+
+
+async def test_a_second_event_loop_is_told_so_and_does_not_wait(postgres: PostgresPlace) -> None:
+    """Its callers waited for those of the first, which could not wake them."""
+    store = new_store(postgres, max_connections=1)
+
+    async def from_a_thread() -> bool:
+        return await anyio.to_thread.run_sync(lambda: anyio.run(store.first_time, A, "k"))
+
+    async with store._engine._connection():
+        with store._engine._in_this_loop(), pytest.raises(RuntimeError, match="another event loop"):
+            await from_a_thread()
+    await store.aclose()
+    assert store._engine._calls == 0
+
+
+@pytest.mark.parametrize(
+    ("dsn", "libpq", "idle", "whole"),
+    [("host=db", 150_000, 7, 28_000), ("host=db keepalives_idle=99", 150_000, None, 28_000), ("", 110_000, 7, None)],
+)
+async def test_a_server_that_is_gone_without_a_word_is_not_waited_for_as_long_as_the_system_would(
+    dsn: str, libpq: int, idle: int | None, whole: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hours by itself; what the address says is left."""
+    import psycopg
+
+    asked: dict[str, Any] = {}
+
+    async def connect(_dsn: str, **options: Any) -> None:
+        asked.update(options)
+        raise psycopg.OperationalError
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", connect)
+    monkeypatch.setattr(psycopg.pq, "version", lambda: libpq)
+    store = PostgresStore(dsn, patience=7.0)
+    with pytest.raises(StoreUnavailable):
+        await store.first_time(A, "k")
+    assert (asked["connect_timeout"], asked["keepalives_interval"], asked["keepalives_count"]) == (7, 7, 3)
+    assert (asked.get("keepalives_idle"), asked.get("tcp_user_timeout")) == (idle, whole)
     await store.aclose()
