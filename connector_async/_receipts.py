@@ -24,6 +24,7 @@ __all__ = ["ReceiptBook", "SentMessage"]
 logger = logging.getLogger("connector_async.receipts")
 
 _MAX_MESSAGES = 50_000
+_MAX_ALIKE = 1_000  # with the same words in one dialog
 
 # Seconds between two looks into a store that other workers write to; doubled from the first to the last.
 _FIRST_LOOK = 0.5
@@ -68,7 +69,7 @@ class ReceiptBook:
         """A message is about to be sent."""
         message = SentMessage(conversation_id, dialog_id, digest)
         key = (dialog_id, digest)
-        self._expected.setdefault(key, deque()).append(message)
+        self._expected.setdefault(key, deque(maxlen=_MAX_ALIKE)).append(message)
         self._expected.move_to_end(key)
         if len(self._expected) > self._max:
             self._expected.popitem(last=False)

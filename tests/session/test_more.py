@@ -511,6 +511,14 @@ async def test_a_book_of_receipts_is_bounded_and_forgets_the_oldest() -> None:
         await book.wait(unnumbered, AcceptStatus.READ, 1)
 
 
+def test_a_book_of_receipts_is_bounded_where_the_same_words_are_sent_for_ever() -> None:
+    """Their echoes may go to another process."""
+    book = ReceiptBook("12345678", MemoryStore())
+    messages = [book.expect("c", "d", "same") for _ in range(1_001)]
+    assert book.echo("d", "same", 7)
+    assert [message.number for message in messages[:3]] == [None, 7, None]
+
+
 def test_a_message_that_cannot_be_built_is_refused_not_raised() -> None:
     """Exactly one outcome, whatever is wrong with the message."""
 
