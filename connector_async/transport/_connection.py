@@ -34,7 +34,7 @@ __all__ = ["LOOK_AFTER", "MAX_INTERIM", "TAIL", "BufferedConnection", "Connectio
 # A server may send a few 1xx answers before the real one; a flood of them is an attack.
 MAX_INTERIM = 16
 # A connection that was idle for this long is looked at before it is used: a loop that was blocked has not yet
-# noticed that the server closed it. Below that the event loop has just looked.
+# noticed that the server closed it. Before, only where the server is known to close without a word.
 LOOK_AFTER = 1.0
 # So many bytes tell one empty line from two.
 TAIL = 5
@@ -102,8 +102,7 @@ class Connection(asyncio.Protocol):
         self.rider: Rider | None = None
         self.target: object = None
         self.served = 0
-        self.is_discarded = False
-        self.is_write_paused = False
+        self.is_discarded = self.is_write_paused = False
 
     # -- what the pool asks ------------------------------------------------------------------------------------------
 
@@ -298,6 +297,7 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
             self._finish(self.future, b"")
         else:
+            self._note_if_stale()
             self._fail(self._error("the server closed the connection before the answer was complete"))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -311,8 +311,14 @@ class Connection(asyncio.Protocol):
         if self.rider is not None:
             self.rider.connection_lost(cause)
         if self.future is not None:
+            self._note_if_stale()
             self._fail(self._loss(cause))
         self.discard()
+
+    def _note_if_stale(self) -> None:
+        """The server closed it, perhaps, in the moment after the last answer: from now on look before each use."""
+        if self.served and not self._received:
+            self.host.look_after = 0.0
 
     def _loss(self, cause: Exception | None) -> TransportError:
         refused = refused_certificate(cause) if not self._received else None

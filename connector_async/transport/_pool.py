@@ -50,7 +50,7 @@ class Limits:
 class Host:
     """Everything that belongs to one origin."""
 
-    __slots__ = ("connections", "idle", "openings", "origin", "waiters")
+    __slots__ = ("connections", "idle", "look_after", "openings", "origin", "waiters")
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
@@ -59,6 +59,8 @@ class Host:
         self.idle: dict[Connection, None] = {}
         self.openings: set[Opening] = set()
         self.waiters: dict[Waiter, None] = {}
+        # Seconds; 0 once this server has closed a connection after an answer without having said so.
+        self.look_after = LOOK_AFTER
 
     def __str__(self) -> str:
         scheme, name, port, *server_name = self.origin
@@ -160,11 +162,11 @@ class Pool:
             host = self.hosts[origin] = Host(origin)
         return host
 
-    def take(self, host: Host, now: float) -> Connection | None:
-        """The idle connection that was used last, if there is one."""
+    def take(self, host: Host, now: float, *, look: bool = False) -> Connection | None:
+        """The idle connection that was used last, if there is one; `look` at it even if it was used just now."""
         while host.idle:
             connection = host.idle.popitem()[0]
-            if now < connection.look_at or connection.is_usable(now):
+            if (now < connection.look_at and not look) or connection.is_usable(now):
                 return connection
             connection.discard()
         return None
@@ -177,9 +179,10 @@ class Pool:
             return
         connection.target = None
         connection.idle_since = now
-        at, end = now + LOOK_AFTER, connection.expires_at
+        host = connection.host
+        at, end = now + host.look_after, connection.expires_at
         connection.look_at = at if at < end else end  # noqa: FURB136 - `min` takes three times as long
-        connection.host.idle[connection] = None
+        host.idle[connection] = None
         if self._waiting:
             self._serve()
         elif self._sweep is None:
@@ -188,7 +191,14 @@ class Pool:
     # -- getting a connection ----------------------------------------------------------------------------------------
 
     async def acquire(
-        self, host: Host, target: object, *, wait_until: float, connect_within: float, deadline: float
+        self,
+        host: Host,
+        target: object,
+        *,
+        wait_until: float,
+        connect_within: float,
+        deadline: float,
+        look: bool = False,
     ) -> Connection:
         """An idle connection, or a new one, or one that comes free.
 
@@ -196,12 +206,13 @@ class Pool:
             wait_until: When to give up waiting for a slot (seconds on the loop's clock).
             connect_within: Seconds for connecting, TLS handshake included.
             deadline: When to give up altogether.
+            look: See `take`.
 
         Raises:
             TransportError: With phase POOL, CONNECT or TLS; nothing was sent.
         """
         while True:
-            slot = self.take(host, self.loop.time()) or self._reserve(host, target)
+            slot = self.take(host, self.loop.time(), look=look) or self._reserve(host, target)
             if slot is None:
                 slot = await self._queue(host, target, wait_until)
             if isinstance(slot, Opening):
@@ -397,7 +408,8 @@ class Pool:
     @staticmethod
     def is_readable(transport: Any) -> bool:
         """Whether bytes, or an end of stream, wait unread in the kernel."""
-        with selectors.DefaultSelector() as selector:
+        # Not epoll: that is a file of its own, which may not be had just when too many are open.
+        with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
             selector.register(transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
             return bool(selector.select(0))
 

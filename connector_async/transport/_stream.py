@@ -49,6 +49,7 @@ async def stream(pool: Pool, request: httpx.Request) -> httpx.Response:
             wait_until=now + timeouts["pool"],
             connect_within=timeouts["connect"],
             deadline=math.inf,
+            look=True,  # as httpx does; next to all else here it costs little
         )
     except TransportError as error:
         raise in_httpx_words(error, request) from error

@@ -50,6 +50,8 @@ class Wire:
     def __init__(self, **settings: Any) -> None:
         self.transport = PooledTransport(**settings)
         self.pool = self.transport._bind(asyncio.get_running_loop())
+        self.holds_bytes = False  # that nobody has read yet
+        self.pool.is_readable = lambda transport: self.holds_bytes  # type: ignore[method-assign]
         self.host = self.pool.host(TARGET.origin)
         self.connection = self.attach()
 
