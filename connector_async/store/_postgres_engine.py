@@ -220,12 +220,14 @@ class PostgresEngine:
         A process that is paused inside a transaction must not keep its locks for good; nor one that is gone, or was
         cancelled, in the middle of a statement (PostgreSQL 14 and newer look after that when asked to). Where the
         server is set to acknowledge what is not on disk, this client asks for better. And a plan that was made while
-        a table was small is kept when it has grown: so only plans that suit both.
+        a table was small is kept when it has grown: so only plans that suit both. And transactions see what was
+        committed while they waited for a lock, as the statements count on, whatever the server is set to.
         """
         await db.execute(
             """
             SELECT set_config('search_path', %s, false), set_config('lock_timeout', %s, false),
                 set_config('idle_in_transaction_session_timeout', '30s', false),
+                set_config('default_transaction_isolation', 'read committed', false),
                 set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false),
                 set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
                 set_config('enable_mergejoin', 'off', false), set_config('enable_bitmapscan', 'off', false),

@@ -149,3 +149,16 @@ async def test_a_server_that_is_gone_without_a_word_is_not_waited_for_as_long_as
     assert (asked["connect_timeout"], asked["keepalives_interval"], asked["keepalives_count"]) == (7, 7, 3)
     assert (asked.get("keepalives_idle"), asked.get("tcp_user_timeout")) == (idle, whole)
     await store.aclose()
+
+
+async def test_the_isolation_of_transactions_is_not_the_servers_choice(postgres: PostgresPlace) -> None:
+    """Where it is stricter, whoever waited for a lock had to begin anew, and was refused after five times."""
+    dsn = f"{postgres.dsn} options='-c default_transaction_isolation=serializable'"
+    store = PostgresStore(dsn, schema=postgres.schema)
+
+    async def work(db: Any) -> tuple[str]:
+        found: tuple[str] = await (await db.execute("SHOW transaction_isolation")).fetchone()
+        return found
+
+    assert await store._engine.transact(work) == ("read committed",)
+    await store.aclose()
