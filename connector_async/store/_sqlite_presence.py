@@ -24,6 +24,8 @@ __all__ = ["Presence"]
 logger = logging.getLogger("connector_async.store")
 
 _LOOK_EVERY = 1.0  # seconds
+_UNIQUE = "[0-9a-f]" * 32
+"""Nothing else is to be opened, least of all another store's file: closing it takes this process's locks from it."""
 
 
 class Presence:
@@ -57,7 +59,7 @@ class Presence:
             return {}
         self._looked_at = now
         try:
-            files = list(self._path.parent.glob(f"{glob.escape(self._path.name)}-pump-*"))
+            files = list(self._path.parent.glob(f"{glob.escape(self._path.name)}-pump-{_UNIQUE}"))
         except OSError:
             return {}  # a folder that may not be listed
         found = {file: _owners_if_dead(file) for file in files if file != self._file}

@@ -24,6 +24,7 @@ pytestmark = [
 
 A = "12345678"
 ROOT = Path(__file__).parents[2]
+UNIQUE = "0123456789abcdef" * 2
 _OWNER = """
 import os, signal, sys
 import anyio
@@ -194,7 +195,7 @@ async def test_a_folder_that_cannot_be_listed_stops_nobody(
 
 
 async def test_a_file_that_is_gone_before_it_is_looked_at_is_of_nobody(path: Path, store: SqliteStore) -> None:
-    path.with_name(f"{path.name}-pump-gone").symlink_to(path.with_name("nowhere"))
+    path.with_name(f"{path.name}-pump-{UNIQUE}").symlink_to(path.with_name("nowhere"))
     assert len(await claimed(store)) == 3
 
 
@@ -202,7 +203,7 @@ async def test_a_file_that_is_gone_before_it_is_looked_at_is_of_nobody(path: Pat
 async def test_a_file_that_only_looks_like_one_of_ours_is_left_alone(
     content: str, path: Path, store: SqliteStore
 ) -> None:
-    other = path.with_name(f"{path.name}-pump-notes")
+    other = path.with_name(f"{path.name}-pump-{UNIQUE}")
     other.write_text(content)
     assert len(await claimed(store)) == 3
     assert await claimed(store) == []
@@ -233,3 +234,16 @@ async def test_nobody_looks_at_a_file_before_its_process_has_locked_it(
     assert len(await claimed(store)) == 3
     assert looked_at == []
     assert len(beside(path)) == 1
+
+
+async def test_the_file_of_another_store_is_not_taken_for_one_of_ours(
+    path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open and close it would take this process's locks from it, and with them what it writes."""
+    looked_at = list[Path]()
+    monkeypatch.setattr(presence, "_owners_if_dead", looked_at.append)
+    other = SqliteStore(path.with_name(f"{path.name}-pump-2"))
+    await other.first_time(A, "k")
+    assert len(await claimed(store)) == 3
+    assert looked_at == []
+    await other.aclose()
