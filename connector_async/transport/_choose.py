@@ -12,6 +12,7 @@ import httpx
 from connector_async._arguments import kind_of, offers
 from connector_async.errors import ConfigurationError
 from connector_async.transport._httpx import HttpxTransport
+from connector_async.transport._tls import check_context
 from connector_async.transport.base import Transport
 from connector_async.transport.pooled import PooledTransport
 
@@ -69,11 +70,7 @@ def check_transport(value: object, *, proxy: object = None, ssl_context: object 
     Raises:
         ConfigurationError: It is nothing of the kind.
     """
-    if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
-        raise ConfigurationError(
-            "ssl_context must be an ssl.SSLContext, such as `ssl.create_default_context(cafile=...)`, "
-            f"got {kind_of(ssl_context)}"
-        )
+    check_context(ssl_context)
     _check_proxy(proxy)
     if value is None or isinstance(value, httpx.AsyncBaseTransport | httpx.AsyncClient):
         return

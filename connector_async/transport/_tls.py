@@ -13,12 +13,26 @@ from typing import TypeGuard
 
 import httpx
 
+from connector_async._arguments import kind_of
 from connector_async.errors import ConfigurationError
 
-__all__ = ["Certificate", "TLSSettings", "is_refusal", "reason_of"]
+__all__ = ["Certificate", "TLSSettings", "check_context", "is_refusal", "reason_of"]
 
 Certificate = str | Path | tuple[str | Path, str | Path] | tuple[str | Path, str | Path, str]
 """A client certificate: one PEM file, or (certificate, key), or (certificate, key, password of the key)."""
+
+
+def check_context(ssl_context: object) -> None:
+    """An SSLContext, or None.
+
+    Raises:
+        ConfigurationError: It is something else, such as the path or the `False` that httpx takes as `verify`.
+    """
+    if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+        raise ConfigurationError(
+            "ssl_context must be an ssl.SSLContext, such as `ssl.create_default_context(cafile=...)`, "
+            f"got {kind_of(ssl_context)}"
+        )
 
 
 def is_refusal(error: BaseException | None) -> TypeGuard[ssl.SSLError]:
@@ -52,6 +66,10 @@ class TLSSettings:
     ) -> None:
         if ssl_context is not None and (ca_file is not None or cert is not None):
             raise ConfigurationError("give either ssl_context, or ca_file and cert, not both")
+        check_context(ssl_context)
+        parts = cert if isinstance(cert, tuple) and len(cert) in (2, 3) else (cert,)
+        if not all(part is None or isinstance(part, str | Path) for part in (ca_file, *parts)):
+            raise ConfigurationError("ca_file must be a path; cert a path, (path, path) or (path, path, password)")
         self._context = ssl_context
         self._ca_file = ca_file
         self._cert = cert

@@ -60,8 +60,8 @@ class PoolStatistics:
 class PooledTransport(httpx.AsyncBaseTransport):
     """HTTP/1.1 over pooled connections, for one event loop at a time.
 
-    Building one needs no loop and does no I/O. Use it as a context manager, or call `aclose`. It may be used again
-    after that, also in another loop once the first one is closed.
+    Building one needs no loop and does no I/O. Use it as a context manager, or call `aclose`. It may be entered again
+    after that, also in another loop, and used in one loop after the other if each is closed before the next.
 
     Args:
         max_connections: Connections in total; who finds none free waits in turn, up to his deadline.
@@ -76,6 +76,9 @@ class PooledTransport(httpx.AsyncBaseTransport):
         max_head_bytes: Largest head of an answer.
         max_body_bytes: Largest body of an answer to `post`; streamed answers have no limit.
         resolver: `async (host, port)` to addresses, instead of the system's.
+
+    Raises:
+        ConfigurationError: A limit is no number or leaves nothing, or an argument is of another kind.
     """
 
     def __init__(
@@ -95,10 +98,6 @@ class PooledTransport(httpx.AsyncBaseTransport):
         resolver: Resolver = resolve,
     ) -> None:
         per_host = max_connections if max_per_host is None else max_per_host
-        if min(max_connections, per_host, max_head_bytes, max_body_bytes) < 1:
-            raise ConfigurationError("limits of connections and bytes must be at least 1")
-        if min(idle_timeout, max_age, connect_timeout, happy_eyeballs_delay) <= 0:
-            raise ConfigurationError("timeouts must be above 0 seconds")
         self._limits = Limits(
             max_connections=max_connections,
             max_per_host=per_host,
@@ -109,6 +108,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
             max_head_bytes=max_head_bytes,
             max_body_bytes=max_body_bytes,
         )
+        _check(self._limits)
         self._tls = TLSSettings(ssl_context, ca_file, cert)
         self._resolver = resolver
         self._pool: Pool | None = None
@@ -262,6 +262,15 @@ class PooledTransport(httpx.AsyncBaseTransport):
     def __repr__(self) -> str:
         now = self.statistics()
         return f"PooledTransport({now.connections} connections, {now.idle} idle)"
+
+
+def _check(limits: Limits) -> None:
+    for name, value in attrs.asdict(limits).items():
+        if name.startswith("max_") and name != "max_age":
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{name} must be a whole number of at least 1, got {value!r}")
+        elif not isinstance(value, int | float) or not value > 0:  # so that NaN is none
+            raise ConfigurationError(f"{name} must be a number of seconds above 0, got {value!r}")
 
 
 class _Borrowed(httpx.AsyncBaseTransport):

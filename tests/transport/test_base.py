@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,3 +98,9 @@ def test_an_answer_takes_its_head_apart_when_asked() -> None:
     assert raw.headers is raw.headers
     assert Answer(200, ((b"a", b"1"),), b"").headers == ((b"a", b"1"),)
     assert repr(raw) == "Answer(200, 6 bytes)"
+
+
+def test_a_copy_of_an_answer_is_a_value() -> None:
+    """It does not know the connection, which could not be copied."""
+    copied = pickle.loads(pickle.dumps(Answer(200, ((b"a", b"1"),), b"body", connection=lambda: None)))
+    assert (copied.status, copied.headers, copied.body, copied.connection) == (200, ((b"a", b"1"),), b"body", None)

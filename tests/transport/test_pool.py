@@ -573,11 +573,20 @@ def test_building_one_needs_no_loop_and_reads_nothing() -> None:
         {"max_body_bytes": 0},
         {"idle_timeout": 0},
         {"connect_timeout": -1},
+        {"max_connections": "5"},
+        {"max_head_bytes": 1.5},
+        {"idle_timeout": None},
+        {"max_age": float("nan")},
+        {"ssl_context": False},
+        {"ca_file": 5},
+        {"cert": ("one",)},
+        {"cert": ["certificate", "key"]},
     ],
 )
-def test_settings_that_cannot_work_are_refused(settings: dict[str, Any]) -> None:
+def test_settings_that_cannot_work_are_refused_by_name(settings: dict[str, Any]) -> None:
     """At once, not at the first request."""
-    with pytest.raises(ConfigurationError):
+    (name,) = settings
+    with pytest.raises(ConfigurationError, match=name):
         PooledTransport(**settings)
 
 
