@@ -27,8 +27,8 @@ __all__ = ["CANARY", "LogWatch", "NetworkGuard", "assert_canary_absent", "left_n
 # Every secret, token and message text that a test makes up carries this mark: `f"{CANARY}-client-secret"`.
 CANARY = "c4nary"
 
-# Seconds in which something that is on its way out may go.
-_PATIENCE = 1.0
+# Seconds in which a task that is on its way out may go; and a thread or a socket, which other processes can hold up.
+_PATIENCE, _LONG_PATIENCE = 1.0, 20.0
 _FDS = Path("/proc/self/fd")
 
 
@@ -151,7 +151,7 @@ def left_no_thread_or_socket() -> Iterator[None]:
     left = _leftovers(threads, sockets)
     if left:
         gc.collect()
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _LONG_PATIENCE
     while (left := _leftovers(threads, sockets)) and time.monotonic() < deadline:
         threading.Event().wait(0.005)
     assert not left, f"left behind: {left}"

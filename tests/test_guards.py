@@ -119,7 +119,7 @@ async def test_a_task_that_is_just_ending_is_waited_for() -> None:
 
 
 def test_a_socket_that_stays_open_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.guards._PATIENCE", 0.0)
+    monkeypatch.setattr("tests.guards._LONG_PATIENCE", 0.0)
     left: list[socket.socket] = []
     with pytest.raises(AssertionError, match="socket:"), left_no_thread_or_socket():
         left.append(socket.socket())
@@ -127,7 +127,7 @@ def test_a_socket_that_stays_open_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_thread_that_goes_on_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.guards._PATIENCE", 0.0)
+    monkeypatch.setattr("tests.guards._LONG_PATIENCE", 0.0)
     end = threading.Event()
     thread = threading.Thread(target=end.wait, name="forgotten")
     with pytest.raises(AssertionError, match="forgotten"), left_no_thread_or_socket():

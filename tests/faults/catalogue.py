@@ -167,7 +167,9 @@ def _zeros(size: int) -> bytes:
 _GZIP = b"Content-Encoding: gzip\r\n"
 _BOMB = answer(_zeros(200_000_000), headers=_GZIP)
 _CORRUPT = answer(gzip.compress(b"[]" * 50)[:12] + b"garbage" * 5, headers=_GZIP)
-_REDIRECT = answer(b"", status="307 Temporary Redirect", headers=b"Location: http://169.254.169.254/\r\n")
+# A whole answer from who then goes says so: on a busy machine another request took the connection meanwhile.
+_LAST = b"Connection: close\r\n"
+_REDIRECT = answer(b"", status="307 Temporary Redirect", headers=b"Location: http://169.254.169.254/\r\n" + _LAST)
 
 BEHAVIOURS: dict[str, Behaviour] = {
     "tls handshake stall": silent,
@@ -180,7 +182,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "short body, rst": once(_HALF_BODY, then="rst"),
     "truncated chunk": once(_CHUNKED + b"10\r\nabc"),
     "bad status line": once(b"HTTP/one 2OO fine\r\n\r\n"),
-    "200 KB header": once(answer(headers=b"X: " + b"x" * 200_000 + b"\r\n")),
+    "200 KB header": once(answer(headers=_LAST + b"X: " + b"x" * 200_000 + b"\r\n")),
     "no response": no_response,
     "body dripped": dripping(b"x" * 50, interval=0.03, head=answer(b"x" * 50)[:-50]),
     "headers dripped": dripping(answer(headers=b"X-Padding: " + b"x" * 50 + b"\r\n"), interval=0.03),

@@ -58,6 +58,7 @@ class Peer:
     async def send(self, data: bytes) -> None:
         """Write and wait until the kernel has taken it."""
         self.writer.write(data)
+        self.server.sends += 1
         await self.writer.drain()
 
     async def client_gone(self) -> None:
@@ -87,6 +88,7 @@ class FaultServer:
         port: Where it listens, while it is entered.
         connections: How many it has accepted so far.
         open: How many are open now.
+        sends: How often `Peer.send` has written something.
         requests: Every whole request that `Peer.request` has read, in order.
     """
 
@@ -94,6 +96,7 @@ class FaultServer:
         self.behaviour = behaviour
         self.connections = 0
         self.open = 0
+        self.sends = 0
         self.requests: list[bytes] = []
         self.port = 0
         self._tls = tls

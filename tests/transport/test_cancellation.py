@@ -26,6 +26,8 @@ pytestmark = pytest.mark.anyio
 
 _HEADERS = Headers([("X-Test", "1")])
 _NEVER = 10**9
+# Seconds after which something hangs. What is looked at has no deadlines of its own.
+_HANGS = 60.0
 
 
 @types.coroutine
@@ -86,7 +88,7 @@ class _Setting:
     target: Target
 
     async def post(self) -> None:
-        deadline = asyncio.get_running_loop().time() + 5
+        deadline = asyncio.get_running_loop().time() + _HANGS
         await self.transport.post(self.target, _HEADERS, b"{}", deadline)
 
     async def stream(self) -> None:
@@ -95,8 +97,9 @@ class _Setting:
                 await asyncio.sleep(0)
                 yield b"part"
 
+        timeout = {"timeout": {"read": _HANGS, "write": _HANGS}}
         response = await self.transport.handle_async_request(
-            httpx.Request("POST", self.target.url, content=body(), extensions={"timeout": {"read": 5, "write": 5}})
+            httpx.Request("POST", self.target.url, content=body(), extensions=timeout)
         )
         try:
             async for _ in response.aiter_raw():
@@ -139,22 +142,27 @@ _PATHS = ["cold", "warm", "contended", "tls", "named host", "stream cold", "stre
 
 async def _walk(path: str, at: int, mode: str) -> tuple[int, bool]:
     """Walk a path with a cancellation at one point; checks the quiet end. Returns points seen, and "cancelled"."""
-    tls = authority().server_context("localhost") if "tls" in path else None
-    host = "127.0.0.1"
-    async with FaultServer(_serve, tls=tls) as server:
-        base = server.base.replace(host, "localhost") if "tls" in path or path == "named host" else server.base
-        context = authority().client_context() if tls else None
-        async with PooledTransport(max_connections=2, ssl_context=context, happy_eyeballs_delay=0.01) as transport:
-            setting = _Setting(server, transport, Target(base, "/"))
-            if "warm" in path:
-                await _warm(setting)
-            seen = [0]
-            coroutine = setting.stream if "stream" in path else setting.post
-            async with _contended(setting) if path == "contended" else contextlib.nullcontext():
-                delivered, surfaced = await _driven(coroutine, at, mode, seen)
-            if mode == "native":
-                assert surfaced == delivered, f"the cancellation at point {at} was swallowed"
-            await _quiet(setting)
+    tls = "tls" in path
+    with anyio.fail_after(_HANGS):
+        async with FaultServer(_serve, tls=authority().server_context("localhost") if tls else None) as server:
+            base = server.base.replace("127.0.0.1", "localhost") if tls or path == "named host" else server.base
+            context = authority().client_context() if tls else None
+            async with PooledTransport(
+                max_connections=2, ssl_context=context, happy_eyeballs_delay=0.01
+            ) as transport:
+                return await _walk_over(_Setting(server, transport, Target(base, "/")), path, at, mode)
+
+
+async def _walk_over(setting: _Setting, path: str, at: int, mode: str) -> tuple[int, bool]:
+    if "warm" in path:
+        await _warm(setting)
+    seen = [0]
+    coroutine = setting.stream if "stream" in path else setting.post
+    async with _contended(setting) if path == "contended" else contextlib.nullcontext():
+        delivered, surfaced = await _driven(coroutine, at, mode, seen)
+    if mode == "native":
+        assert surfaced == delivered, f"the cancellation at point {at} was swallowed"
+    await _quiet(setting)
     return seen[0], surfaced
 
 
@@ -173,20 +181,19 @@ async def _quiet(setting: _Setting) -> None:
 @pytest.mark.parametrize("path", _PATHS)
 async def test_cancelling_at_any_point_loses_no_slot(path: str, mode: str, anyio_backend: Any) -> None:
     """our fault tables, C12."""
-    with anyio.fail_after(10):
-        points, surfaced = await _walk(path, _NEVER, mode)
-        assert points >= 1
-        assert not surfaced
-        at, any_surfaced = 1, False
-        # The number of points varies with what the kernel delivers together; stop where the walk is over before.
-        while at <= points + 3:
-            seen, surfaced = await _walk(path, at, mode)
-            any_surfaced |= surfaced
-            if seen < at:
-                break
-            at += 1
-        # A scope cancelled when the last thing awaited has just come is too late by design.
-        assert any_surfaced or mode == "scope same tick"
+    points, surfaced = await _walk(path, _NEVER, mode)
+    assert points >= 1
+    assert not surfaced
+    at, any_surfaced = 1, False
+    # The number of points varies with what the kernel delivers together; stop where the walk is over before.
+    while at <= points + 3:
+        seen, surfaced = await _walk(path, at, mode)
+        any_surfaced |= surfaced
+        if seen < at:
+            break
+        at += 1
+    # A scope cancelled when the last thing awaited has just come is too late by design.
+    assert any_surfaced or mode == "scope same tick"
 
 
 async def _churn(post: Callable[[], Awaitable[Any]], seconds: float) -> None:
@@ -229,11 +236,11 @@ async def test_after_a_churn_of_cancels_50_of_50_requests_succeed(kind: str, sec
             loop = asyncio.get_running_loop()
 
             async def post() -> None:
-                result = await transport.post(target, _HEADERS, b"{}", loop.time() + 5)
+                result = await transport.post(target, _HEADERS, b"{}", loop.time() + _HANGS)
                 assert result.status == 200
 
             await _churn(post, seconds)
-            with anyio.fail_after(5):
+            with anyio.fail_after(_HANGS):
                 async with anyio.create_task_group() as group:
                     for _ in range(50):
                         group.start_soon(post)
