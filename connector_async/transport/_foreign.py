@@ -43,15 +43,16 @@ class Exchange:
         self.queued = True
         self.connected = self.wrote = self.answered = False
 
-    async def trace(self, event: str, _info: dict[str, Any]) -> None:
+    async def trace(self, event: str, info: dict[str, Any]) -> None:
         """httpcore's own account of what it does: the only one that tells for certain whether a byte was written."""
         self.trusted = True
         if event.endswith("connect_tcp.started"):
             self.connected = True
         elif event.endswith("send_request_headers.started"):
-            self.wrote = True
+            # What a proxy is asked before it passes anything on is told in the same words, and so is its answer.
+            self.wrote = getattr(info.get("request"), "method", b"") != b"CONNECT"
         elif event.endswith("receive_response_headers.complete"):
-            self.answered = True
+            self.answered = self.wrote
 
     def failure(self, message: str, phase: Phase | None = None, *, timed_out: bool = False) -> TransportError:
         """A TransportError with what is known."""
@@ -97,7 +98,17 @@ def _as_ours(error: Exception, exchange: Exchange) -> ConnectorError:
     if phase is None and exchange.trusted:
         phase = next((phase for kind, phase in _PHASES if isinstance(error, kind)), None)
     # Never `timed_out`: the deadline is ours, and some transports call everything a timeout.
-    return exchange.failure(f"the exchange failed ({name})", phase)
+    return exchange.failure(f"the exchange failed ({name}{_detail(error)})", phase)
+
+
+def _detail(error: Exception) -> str:
+    """What helps, and cannot quote a header: the status that a proxy answers with, the system's own error."""
+    if isinstance(error, httpx.ProxyError) and (status := str(error)[:3]).isdecimal():
+        return f": the proxy answers {status}"
+    if isinstance(error, httpx.ConnectError):
+        system = [cause for cause in _causes(error) if isinstance(cause, OSError) and cause.errno]
+        return f": {system[-1]}" if system else ""
+    return ""
 
 
 def _is_early_end(error: Exception) -> bool:
@@ -115,9 +126,9 @@ def tls_reason(error: BaseException) -> str | None:
             return str(cause).removeprefix(_TLS_FAILED)
         if is_refusal(cause):
             return reason_of(cause)
-        # What is not built on OpenSSL has only words for it.
-        if isinstance(error, httpx.ConnectError) and "certificate" in repr(cause):
-            return "certificate refused"
+    # What is not built on OpenSSL has only words for it.
+    if isinstance(error, httpx.ConnectError) and any("certificate" in repr(cause) for cause in _causes(error)):
+        return "certificate refused"
     return None
 
 
