@@ -154,7 +154,7 @@ class Job:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.sandbox.url}/sandbox/{path}", data, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=30) as answer:
+        with opener.open(request, timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def arrived(self) -> int:
@@ -269,7 +269,7 @@ def crashing(
         input=json.dumps({**crashing_settings(job), "messages": messages, "point": point, **asked}) + "\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
         cwd=ROOT,
     )

@@ -20,6 +20,8 @@ untraced = pytest.mark.usefixtures("untraced")
 LEASE = 1.5
 IN_FLIGHT = 32
 OPTIONS = ("--lease", str(LEASE), "--concurrency", str(IN_FLIGHT))
+# So slow that the work outlasts what is done to it, also where this process gets no turn for seconds.
+SLOW = ("--rate", "100")
 SIGNALS = (
     (signal.SIGTERM,),
     (signal.SIGINT, signal.SIGINT),
@@ -33,9 +35,8 @@ SIGNALS = (
 @pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.soak)])
 def test_p1_a_pump_that_is_killed_again_and_again_loses_nothing(kills: int, job: Job) -> None:
     """Our fault tables, P1: SIGKILL 80 to 200 ms after each run's first message; 200 kills with `-m soak`."""
-    # Slow enough that the work outlasts the kills.
-    job.fill(consumers=200, messages=60 * kills)
-    job.kill_often(kills, *OPTIONS, "--rate", "250")
+    job.fill(consumers=200, messages=100 * kills)
+    job.kill_often(kills, *OPTIONS, *SLOW)
     summary = job.finish(*OPTIONS)
     counted = job.check()
     tell("P1", job, kills=kills, **counted)
@@ -50,7 +51,7 @@ def test_after_a_kill_on_one_machine_nothing_waits_for_the_lease(tmp_path: Path,
     job = Job(tmp_path, f"sqlite:///{tmp_path / 'outbox.db'}", sandbox)
     job.fill(consumers=50, messages=500)
     options = ("--lease", "3600", "--concurrency", str(IN_FLIGHT))
-    job.kill_often(1, *options, "--rate", "250")
+    job.kill_often(1, *options, *SLOW)
     begun = time.monotonic()
     job.finish(*options)
     counted = job.check()
@@ -79,10 +80,10 @@ def test_p4_a_pump_that_wakes_late_settles_nothing_that_others_have_taken(pumps:
     """Our fault tables, P4: SIGSTOP past the lease, while one to three others work on; with `-m soak` 200 rounds."""
     job.fill(consumers=100, messages=0)
     names = ["results-late", *(f"results-{number}" for number in range(1, pumps))]
-    lost = 0
+    lost = lost_by_others = 0
     for _ in range(rounds):
         before, wanted = job.arrived(), job.more(300)
-        late = job.start(wanted, *OPTIONS, "--rate", "400", results="results-late")
+        late = job.start(wanted, *OPTIONS, *SLOW, results="results-late")
         assert job.wait_until_it_sends(late, before)
         _pause(late, job)
         try:
@@ -94,10 +95,12 @@ def test_p4_a_pump_that_wakes_late_settles_nothing_that_others_have_taken(pumps:
         assert {ran.code for ran in ended} == {0}, ended
         assert ended[-1].summary is not None
         lost += ended[-1].summary["lease_lost"]
+        # A busy machine makes others late, too.
+        lost_by_others += sum(ran.summary["lease_lost"] for ran in ended[:-1] if ran.summary)
     assert lost > 0
     counted = job.check(results=["results", *names])
-    tell("P4", job, pumps=pumps, rounds=rounds, late_marks_rejected=lost, **counted)
-    assert counted["doubled"] <= rounds * IN_FLIGHT
+    tell("P4", job, pumps=pumps, rounds=rounds, late_marks_rejected=lost, others=lost_by_others, **counted)
+    assert counted["doubled"] <= rounds * IN_FLIGHT + lost_by_others
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_p6_a_signal_stops_the_pump_and_loses_nothing(
     longest = 0.0
     for _ in range(rounds):
         before = job.arrived()
-        run = job.start("input", *OPTIONS, "--rate", "400")
+        run = job.start("input", *OPTIONS, *SLOW)
         assert job.wait_until_it_sends(run, before)
         signalled = time.monotonic()
         for number in signals:
