@@ -80,6 +80,7 @@ class _Exchange:
         self._connection = connection
         self._request = request
         self._timeouts = timeouts
+        self._network = NetworkStream(connection.transport)
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._error: ConnectorError | None = None
@@ -106,7 +107,7 @@ class _Exchange:
             extensions={
                 "http_version": f"HTTP/{self._parser.get_http_version()}".encode("ascii"),
                 "reason_phrase": self._reason,
-                "network_stream": NetworkStream(self._connection.transport),
+                "network_stream": self._network,
             },
         )
 
@@ -394,6 +395,9 @@ class NetworkStream:
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
+        # Taken down at once: where the server closes, the connection is gone before the caller has the answer.
+        names = {"client_addr": "sockname", "server_addr": "peername", "socket": "socket", "ssl_object": "ssl_object"}
+        self._facts = {info: transport and transport.get_extra_info(name) for info, name in names.items()}
 
     async def aclose(self) -> None:
         """Close the connection, whatever is under way on it."""
@@ -402,10 +406,7 @@ class NetworkStream:
 
     def get_extra_info(self, info: str) -> Any:
         """`client_addr`, `server_addr`, `socket` or `ssl_object`; None for anything else."""
-        name = {"client_addr": "sockname", "server_addr": "peername"}.get(info, info)
-        if name not in ("sockname", "peername", "socket", "ssl_object") or self._transport is None:
-            return None
-        return self._transport.get_extra_info(name)
+        return self._facts.get(info)
 
 
 def in_httpx_words(error: ConnectorError, request: httpx.Request) -> httpx.TransportError:

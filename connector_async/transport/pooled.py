@@ -68,7 +68,8 @@ class PooledTransport(httpx.AsyncBaseTransport):
         max_per_host: Connections to one scheme, host and port; `max_connections` when None.
         idle_timeout: Seconds after which an unused connection is closed.
         max_age: Seconds after which a connection is not used again, so that changes of DNS are followed.
-        connect_timeout: Seconds for connecting, TLS included; the deadline of the request if that is earlier.
+        connect_timeout: Seconds for connecting, TLS included; the deadline of the request if that is earlier. A
+            request of httpx brings its own timeouts.
         happy_eyeballs_delay: Seconds after which the next address of a host is tried as well.
         ssl_context: Used for https as it is; the shared default when None.
         ca_file: Trust these certificates (PEM) instead of the usual ones.

@@ -632,6 +632,16 @@ async def test_the_network_stream_tells_about_the_connection() -> None:
     assert server.connections == 2
 
 
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, UVLOOP])
+async def test_the_network_stream_tells_also_of_a_connection_that_the_server_closes(anyio_backend: Any) -> None:
+    """Whoever checks the address that was connected to got None from such a server."""
+    async with FaultServer(well_behaved) as server, _client(PooledTransport()) as client:
+        async with client.stream("GET", server.base, headers={"Connection": "close"}) as response:
+            stream = response.extensions["network_stream"]
+            assert stream.get_extra_info("server_addr") == ("127.0.0.1", server.port)
+            assert stream.get_extra_info("client_addr")[0] == "127.0.0.1"
+
+
 async def test_the_network_stream_of_a_connection_that_is_gone_is_empty() -> None:
     """And may still be asked and closed."""
     wire = Wire()
