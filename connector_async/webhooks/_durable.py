@@ -79,6 +79,7 @@ class DurableInbox:
     _renew_at: float = attrs.field(default=0.0, init=False)
     _ours_until: float = attrs.field(default=0.0, init=False)
     """When the first lease of those claimed ends."""
+    _lapsed_at: float = attrs.field(default=0.0, init=False)
     _renewing: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
 
     def start(self) -> None:
@@ -158,6 +159,7 @@ class DurableInbox:
     async def give_back(self, delivery: Delivery) -> None:
         """Leave a claimed event that was not begun to whoever comes first; it may be another's already."""
         try:
+            # Due at any time: for one who claims by a clock that he read before, those behind it would be due first.
             await self._tell(partial(self._retry, delivery, 0.0))
         except Exception:
             logger.exception("an event of %s could not be given back; it is tried again", delivery.lane)
@@ -218,13 +220,11 @@ class DurableInbox:
 
     async def _try_again(self, delivery: Delivery) -> float:
         wait = self.settings.retry_wait(delivery.attempts)
-        await self._retry(delivery, wait)
+        await self._retry(delivery, self.wall_clock() + wait)
         return wait
 
-    async def _retry(self, delivery: Delivery, wait: float) -> None:
-        await self.port.store.retry_delivery(
-            delivery.account_id, delivery.key, owner=self.owner, due_at=self.wall_clock() + wait
-        )
+    async def _retry(self, delivery: Delivery, due_at: float) -> None:
+        await self.port.store.retry_delivery(delivery.account_id, delivery.key, owner=self.owner, due_at=due_at)
 
     async def _bury(self, delivery: Delivery, reason: str) -> None:
         self._turns.pop(delivery.key, None)
@@ -324,7 +324,8 @@ class DurableInbox:
 
     def _note_loss(self, now: float) -> None:
         """An event is no longer ours. (Within the lease that says nothing of others: it was forgotten, perhaps.)"""
-        if now >= self._ours_until:
+        if now >= self._ours_until != self._lapsed_at:
+            self._lapsed_at = self._ours_until
             self.lapses += 1
             logger.warning(
                 "leases of claimed events had ended before they were renewed, and others have taken some: those not "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from connector_async.errors import StoreUnavailable
@@ -73,6 +74,21 @@ async def test_what_nobody_has_taken_over_is_handled_after_what_another_has() ->
         await paused.settle()
         await worker.quiet()
     assert paused.handled == [0, 1, 2, 3]
+
+
+async def test_what_is_given_back_goes_first_with_one_who_read_his_clock_before() -> None:
+    """He waited for the file's lock meanwhile; what was behind it, and never claimed, went before it."""
+    paused = Paused(others=1)
+    async with rig(
+        paused.router, store=paused.store, settings=attrs.evolve(SETTINGS, poll_interval=1000.0)
+    ) as worker:
+        await paused.deliver(worker)
+        await paused.store.put_delivery(ACCOUNT, key="later", lane="c", body=b"{}", received_at=1.0)
+        await until(lambda: paused.handled and not worker.dispatcher.stats().waiting)
+        worker.dispatcher._durable.stop()
+        await paused.settle()
+        paused.now -= 1.0
+        assert [one.key for one in await paused.take(2)] == [f"event c c {number}" for number in (1, 2)]
 
 
 async def test_where_nobody_else_was_there_it_goes_on() -> None:
