@@ -73,6 +73,10 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Waits for the threads themselves: Python 3.12 waits 300 seconds for them, which pass at once here."""
+        await super().shutdown_default_executor()
+
     def advance(self, seconds: float) -> None:
         """Move the clock by hand, as a suspended machine would; timers that are due fire at the next turn."""
         if seconds < 0:
