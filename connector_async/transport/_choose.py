@@ -44,9 +44,11 @@ def as_transport(
         proxy: A proxy for everything.
 
     Raises:
-        ConfigurationError: `value` is nothing of the kind, or a proxy cannot be used.
+        ConfigurationError: `value` is nothing of the kind, or not for this event loop, or a proxy cannot be used.
     """
     check_transport(value, proxy=proxy, ssl_context=ssl_context)
+    if isinstance(value, PooledTransport) and not _on_asyncio():
+        raise ConfigurationError("PooledTransport runs on asyncio only: pass an httpx.AsyncHTTPTransport, or nothing")
     if isinstance(value, PooledTransport | HttpxTransport):
         return value, False
     if isinstance(value, httpx.AsyncBaseTransport | httpx.AsyncClient):
