@@ -89,7 +89,7 @@ async def test_the_example_says_everything_though_the_agent_closes_in_between() 
 
 async def _run(command: list[str], environ: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         return await anyio.run_process(command, env=environ, check=False, stdin=subprocess.DEVNULL)
 
 

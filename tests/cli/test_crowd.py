@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def _crowd(cloud: Sandbox, consumers: int, messages: int, concurrency: int) -> tuple[Tally, ConnectorSession]:
-    with anyio.fail_after(5), progress_on_stderr() as progress:
+    with anyio.fail_after(60), progress_on_stderr() as progress:
         async with ConnectorSession.from_env(environ=cloud.environ()) as session:
             return await Crowd(session, progress, consumers, messages, concurrency).run(), session
 

@@ -19,7 +19,7 @@ Opener: TypeAlias = Callable[..., contextlib.AbstractAsyncContextManager[Caller]
 async def in_process(**options: Any) -> AsyncGenerator[Caller]:
     """A sandbox in process, with a caller."""
     async with Sandbox(in_process=True, **options) as cloud, calling(cloud) as caller:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             yield caller
 
 
@@ -27,7 +27,7 @@ async def in_process(**options: Any) -> AsyncGenerator[Caller]:
 async def on_socket(**options: Any) -> AsyncGenerator[Caller]:
     """A sandbox on a socket, with a caller."""
     async with Sandbox(**options) as cloud, calling(cloud) as caller:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             yield caller
 
 
@@ -39,7 +39,7 @@ def cloud_of(request: pytest.FixtureRequest) -> Opener:
     async def opened(**options: Any) -> AsyncGenerator[Caller]:
         kind = request.param
         async with Sandbox(in_process=kind == "in process", tls=kind == "tls", **options) as cloud:
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 async with calling(cloud) as caller:
                     yield caller
 

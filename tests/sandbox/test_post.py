@@ -57,7 +57,7 @@ async def serving(server: Server, *, tls: ssl.SSLContext | None = None) -> Async
         listener = TLSListener(listener, tls, standard_compatible=False)
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, server)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             yield port
         tasks.cancel_scope.cancel()
 

@@ -39,7 +39,7 @@ async def _source() -> AsyncIterator[Outgoing[int]]:
 
 async def _flow(cloud: Sandbox, session: ConnectorSession) -> None:
     """Open, send, send many, send for somebody who leaves, close."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         conversation = await session.consumer("customer-42").open_conversation(skill_id="77")
         result = await conversation.send_text("Is my order on its way?")
         assert (result.sequence, len(result.attempts)) == (0, 1)

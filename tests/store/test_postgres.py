@@ -263,7 +263,7 @@ async def test_a_deadlock_is_tried_again(store: PostgresStore) -> None:
     async def one(numbers: tuple[int, int], met: anyio.Event, meet: anyio.Event) -> None:
         done.append(await store._engine.transact(lambda db: _locks(db, numbers, met, meet)))
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(one, (91, 92), first, second)
             tasks.start_soon(one, (92, 91), second, first)
@@ -317,7 +317,7 @@ async def test_a_cancelled_call_writes_nothing_and_leaves_no_lock(postgres: Post
             await reached.wait()
             await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         assert await store.first_time("1", "half")
     await store.aclose()
 
@@ -343,7 +343,7 @@ async def test_cancelled_while_it_connects_it_leaves_nothing(postgres: PostgresP
     store = new_store(postgres, max_connections=1)
     async with store._engine._migrating, anyio.create_task_group() as tasks:
         tasks.start_soon(store.first_time, A, "k")
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while not store._engine._migrating.statistics().tasks_waiting:
                 await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
@@ -628,7 +628,7 @@ async def test_to_begin_a_message_touches_no_index(store: PostgresStore, postgre
     assert len(await take(store)) == 8
     await store.aclose()
     updates: list[tuple[Any, ...]] = []
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while updates != [(8, 8)]:  # told when the connection ends, which nobody waits for
             updates = await sql(
                 postgres,

@@ -69,7 +69,7 @@ async def test_nobody_waits_for_ever_for_a_process_that_is_paused_while_it_makes
         await other.execute(
             "SELECT pg_advisory_xact_lock(hashtext('connector_async'), hashtext(%s))", (postgres.schema,)
         )
-        with anyio.fail_after(5), pytest.raises(StoreUnavailable, match="55P03"):
+        with anyio.fail_after(60), pytest.raises(StoreUnavailable, match="55P03"):
             await store.first_time(A, "k")
     assert await store.first_time(A, "k")
     await store.aclose()

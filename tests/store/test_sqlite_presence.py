@@ -125,7 +125,7 @@ async def test_nothing_is_taken_while_a_child_of_the_dead_process_has_its_files_
             assert await claimed(store) == []
         assert process.stdin is not None
         process.stdin.close()
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while await claimed(store) != [("a", True), ("b", True), ("c", True)]:  # noqa: ASYNC110 - of another process
                 await anyio.sleep(0.001)
 

@@ -52,7 +52,7 @@ async def openssl_server(version: str) -> AsyncGenerator[OpenSSLServer]:
     async with await anyio.open_process(command, stderr=subprocess.STDOUT) as process:
         try:
             server = OpenSSLServer(process)
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await server.until(b"ACCEPT ")
                 address = await server.until(b"\n")
             server.port = int(address.strip().rpartition(b":")[2])

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 _HEADERS = Headers([("X-Test", "1")])
 
 
-async def _post(transport: Transport, target: Target, body: bytes = b"{}", seconds: float = 5.0) -> Answer:
+async def _post(transport: Transport, target: Target, body: bytes = b"{}", seconds: float = 120.0) -> Answer:
     return await transport.post(target, _HEADERS, body, anyio.current_time() + seconds)
 
 
@@ -167,7 +167,7 @@ async def test_answers_go_to_those_who_asked(kind: Kind) -> None:
         async def one(number: int) -> None:
             results[number] = (await _post(transport, target, b"%d" % number)).body
 
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 for number in range(100):
                     group.start_soon(one, number)
@@ -200,7 +200,7 @@ async def test_abort_and_close_end_what_is_under_way(kind: Kind) -> None:
     async def hang(peer: Peer) -> None:
         await peer.request()
         arrived.release()
-        await asyncio.sleep(60)
+        await asyncio.sleep(3_600)
 
     arrived = asyncio.Semaphore(0)
     async with FaultServer(hang) as server, kind() as transport:
@@ -212,7 +212,7 @@ async def test_abort_and_close_end_what_is_under_way(kind: Kind) -> None:
             except ConnectorError as error:
                 errors.append(outcome_of(error))
 
-        with anyio.fail_after(3):
+        with anyio.fail_after(60):
             for end in ("abort", "aclose"):
                 async with anyio.create_task_group() as group:
                     group.start_soon(one)

@@ -104,7 +104,7 @@ async def _sleep_forever(request: httpx.Request) -> httpx.Response:
     raise AssertionError
 
 
-async def _post(transport: HttpxTransport, target: Target = _TARGET, seconds: float = 5.0) -> Answer:
+async def _post(transport: HttpxTransport, target: Target = _TARGET, seconds: float = 120.0) -> Answer:
     return await transport.post(target, _HEADERS, b"{}", anyio.current_time() + seconds)
 
 
@@ -187,8 +187,8 @@ async def test_the_deadline_is_ours_and_total(anyio_backend: Any, where: str) ->
     body = Body(b"x", then_waits=True)
     inner = Scripted(_sleep_forever) if where == "head" else _answers(lambda: httpx.Response(200, stream=body))
     async with HttpxTransport(inner) as transport:
-        with anyio.fail_after(2), pytest.raises(TransportError) as caught:
-            await _post(transport, seconds=0.03)
+        with anyio.fail_after(60), pytest.raises(TransportError) as caught:
+            await _post(transport, seconds=0.3)
         error = caught.value
         assert (error.timed_out, error.sent, error.answered) == (True, True, where == "body")
         await anyio.wait_all_tasks_blocked()
@@ -208,7 +208,7 @@ async def test_a_transport_that_ignores_cancellation_does_not_hold_the_caller(an
         return httpx.Response(200, stream=Body())
 
     async with HttpxTransport(Scripted(stubborn)) as transport:
-        with anyio.fail_after(2), pytest.raises(TransportError):
+        with anyio.fail_after(60), pytest.raises(TransportError):
             await _post(transport, seconds=0.03)
         release.set()
 
@@ -256,9 +256,10 @@ async def test_a_cancellation_leaves_no_half_read_generator_behind(anyio_backend
             await anyio.sleep_forever()
         raise AssertionError
 
-    async with HttpxTransport(Scripted(stuck)) as transport:
-        with anyio.move_on_after(0.05):
-            await transport.post(_TARGET, _HEADERS, b"the body", anyio.current_time() + 5)
+    async with HttpxTransport(Scripted(stuck)) as transport, anyio.create_task_group() as tasks:
+        tasks.start_soon(transport.post, _TARGET, _HEADERS, b"the body", anyio.current_time() + 60)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
     assert not isinstance(left[0], AsyncGenerator)
 
 
@@ -266,9 +267,11 @@ async def test_cancelling_the_caller_ends_the_exchange(anyio_backend: Any) -> No
     """By its scope."""
     body = Body(b"x", then_waits=True)
     async with HttpxTransport(_answers(lambda: httpx.Response(200, stream=body))) as transport:
-        with anyio.move_on_after(0.03) as scope:
-            await _post(transport)
-        assert scope.cancelled_caught
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_post, transport)
+            await anyio.wait_all_tasks_blocked()
+            assert not body.is_closed
+            tasks.cancel_scope.cancel()
         await anyio.wait_all_tasks_blocked()
         assert body.is_closed
 
@@ -395,7 +398,7 @@ async def test_a_cancellation_that_the_transport_makes_up_ends_only_its_exchange
 async def test_the_size_of_an_answer_is_bounded(anyio_backend: Any, response: Callable[[], httpx.Response]) -> None:
     """While it is being read, or before."""
     async with HttpxTransport(_answers(response), max_body_bytes=100) as transport:
-        with anyio.fail_after(2), pytest.raises(ResponseTooLarge):
+        with anyio.fail_after(60), pytest.raises(ResponseTooLarge):
             await _post(transport)
 
 
@@ -418,7 +421,7 @@ async def test_discard_closes_the_connection_where_it_can_be_reached(anyio_backe
     with_stream = lambda: httpx.Response(200, stream=Body(), extensions={"network_stream": Stream()})  # noqa: E731
     async with HttpxTransport(_answers(with_stream)) as transport:
         transport.discard(await _post(transport))
-        with anyio.fail_after(2):
+        with anyio.fail_after(60):
             await closed.wait()
     async with HttpxTransport(_answers(lambda: httpx.Response(200, stream=Body()))) as transport:
         transport.discard(await _post(transport))
@@ -554,7 +557,7 @@ async def test_natively_cancelled_client_requests_lose_no_slot_of_httpx(anyio_ba
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(number % 12 / 1000):
                     await transport.client.get(server.base)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             for _ in range(10):
                 assert (await transport.client.get(server.base)).status_code == 200
 

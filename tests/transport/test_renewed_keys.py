@@ -74,7 +74,7 @@ class _Client:
 async def _client(version: str) -> AsyncGenerator[_Client]:
     async with openssl_server(version) as server:
         async with PooledTransport(ssl_context=authority().client_context()) as transport:
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 yield _Client(server, transport, server.port)
 
 
@@ -163,7 +163,7 @@ async def test_a_request_waits_for_the_end_of_a_second_handshake_that_is_under_w
         await tasks.start(relay.serve)
         async with PooledTransport(ssl_context=authority().client_context()) as transport:
             client = _Client(server, transport, relay.port)
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await client.exchange(1)
                 relay.is_to_hold = True
                 await server.tell(b"r\n")
