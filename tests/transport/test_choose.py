@@ -33,6 +33,8 @@ async def test_httpx_own_under_trio(anyio_backend: Any) -> None:
     assert owned
     async with transport:
         pass
+    with pytest.raises(ConfigurationError, match="on asyncio only"):  # it told of a token service that fails
+        as_transport(PooledTransport())
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "ALL_PROXY"])

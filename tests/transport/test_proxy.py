@@ -27,7 +27,7 @@ async def _failure(proxy: str, *, in_client: bool = False) -> ConnectorError:
         inner = httpx.AsyncHTTPTransport(proxy=proxy, verify=trust, trust_env=False)
     async with HttpxTransport(inner, close_inner=True) as transport:
         with pytest.raises(ConnectorError) as caught:
-            await transport.post(_TARGET, HEADERS, b"{}", anyio.current_time() + 5)
+            await transport.post(_TARGET, HEADERS, b"{}", anyio.current_time() + 60)
     return caught.value
 
 

@@ -62,9 +62,9 @@ async def test_a_look_needs_no_file_of_its_own(monkeypatch: pytest.MonkeyPatch) 
 
     async with FaultServer(well_behaved) as server, PooledTransport() as transport:
         target = Target(server.base, "/")
-        await transport.post(target, HEADERS, b"", anyio.current_time() + 5)
+        await transport.post(target, HEADERS, b"", anyio.current_time() + 60)
         for connection in transport._pool.host(target.origin).connections:  # type: ignore[union-attr]
             connection.look_at = 0.0
         monkeypatch.setattr(selectors, "DefaultSelector", too_many)
-        assert (await transport.post(target, HEADERS, b"", anyio.current_time() + 5)).status == 200
+        assert (await transport.post(target, HEADERS, b"", anyio.current_time() + 60)).status == 200
         assert server.connections == 1
