@@ -219,6 +219,7 @@ class Pool:
                 return await self._open(host, slot, min(deadline, self.loop.time() + connect_within))
             if not slot.is_discarded:  # the server may have closed it just when it was handed over
                 return slot
+            host = self.host(host.origin)  # with its last connection it may have been forgotten
 
     def _has_room(self, host: Host) -> bool:
         if host.used >= self.limits.max_per_host:

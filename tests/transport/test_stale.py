@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import selectors
 
@@ -11,6 +12,7 @@ import pytest
 
 from connector_async.errors import TransportError
 from connector_async.transport import PooledTransport, Target
+from connector_async.transport._dial import Address
 from tests.faults import FaultServer, answer, well_behaved
 from tests.transport.wire import HEADERS, TARGET, Wire
 
@@ -68,3 +70,26 @@ async def test_a_look_needs_no_file_of_its_own(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(selectors, "DefaultSelector", too_many)
         assert (await transport.post(target, HEADERS, b"", anyio.current_time() + 60)).status == 200
         assert server.connections == 1
+
+
+async def test_a_host_that_was_forgotten_when_its_connection_closed_is_known_again() -> None:
+    """The connection was handed over, the server closed it, and another host came, all before the next turn: what was
+    opened then belonged to nobody, and was not closed with the pool."""
+    asked = asyncio.Event()
+
+    async def resolver(host: str, port: int) -> list[Address]:
+        asked.set()
+        await asyncio.Event().wait()
+        return []
+
+    wire = Wire(max_per_host=1, resolver=resolver)
+    first, second = wire.post(), wire.post()
+    await wire.feed(answer())
+    wire.connection.discard()
+    wire.pool.host(("http", "other.example", 80))
+    await first
+    await asked.wait()
+    assert wire.transport.statistics().opening == 1
+    await wire.transport.aclose()
+    with pytest.raises(TransportError, match="closed"):
+        await second
