@@ -8,7 +8,8 @@ httpx bounds neither.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self
@@ -173,7 +174,7 @@ class HttpxTransport:
         """Close the connection of this answer, where the transport beneath lets us reach it."""
         close = getattr(answer.connection, "aclose", None)
         if close is not None:
-            self._entered().start_soon(close)
+            self._entered().start_soon(_close, close)
 
     def abort(self, target: Target) -> None:
         """End every exchange with this target at once: each raises TransportError."""
@@ -281,6 +282,12 @@ class _Pieces:
         for piece in self._pieces:
             return piece
         raise StopAsyncIteration
+
+
+async def _close(close: Callable[[], Awaitable[object]]) -> None:
+    # Whatever a foreign connection makes of this, it is not used again, and the other exchanges go on.
+    with contextlib.suppress(Exception), anyio.move_on_after(CLOSE_TIMEOUT):
+        await close()
 
 
 def _request(exchange: Exchange, headers: bytes, body: bytes) -> httpx.Request:

@@ -427,6 +427,27 @@ async def test_discard_closes_the_connection_where_it_can_be_reached(anyio_backe
         transport.discard(await _post(transport))
 
 
+@pytest.mark.parametrize("trouble", [OSError("gone"), None])
+async def test_a_connection_that_does_not_let_itself_be_closed_ends_nothing_else(
+    anyio_backend: Any, trouble: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended every exchange, and the session with them; one that hung kept the session from ending."""
+    monkeypatch.setattr("connector_async.transport._httpx.CLOSE_TIMEOUT", 0.01)
+
+    class Stream:
+        async def aclose(self) -> None:
+            if trouble is not None:
+                raise trouble
+            await anyio.sleep_forever()
+
+    inner = _answers(lambda: httpx.Response(200, stream=Body(b"[]"), extensions={"network_stream": Stream()}))
+    with anyio.fail_after(60):
+        async with HttpxTransport(inner) as transport:
+            transport.discard(await _post(transport))
+            await anyio.wait_all_tasks_blocked()
+            assert (await _post(transport)).status == 200
+
+
 @pytest.mark.parametrize("anyio_backend", [ASYNCIO])
 async def test_discard_keeps_a_surplus_answer_from_the_next_request(anyio_backend: Any) -> None:
     """With httpx's own transport, which would hand it over."""
