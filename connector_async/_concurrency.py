@@ -56,7 +56,7 @@ class Slot(Protocol):
         ...
 
     def fail(self, error: BaseException) -> None:
-        """Let the waiter go on with an error."""
+        """Let the waiter go on with an error, which is given out once."""
         ...
 
     def __await__(self) -> Generator[object, None, None]: ...
@@ -95,7 +95,7 @@ def current_clock(task_group: TaskGroup) -> Clock:
 class _AsyncioSlot:
     __slots__ = ("_future",)
 
-    def __init__(self, future: asyncio.Future[BaseException | None]) -> None:
+    def __init__(self, future: asyncio.Future[list[BaseException] | None]) -> None:
         self._future = future
 
     def settle(self) -> None:
@@ -104,14 +104,15 @@ class _AsyncioSlot:
 
     def fail(self, error: BaseException) -> None:
         # Carried as a result, not as the future's exception: a slot nobody awaits must not print
-        # "exception was never retrieved".
+        # "exception was never retrieved". In a list, to be taken out: its traceback will hold frames that hold the
+        # slot, and it would stay alive in a cycle.
         if not self._future.done():
-            self._future.set_result(error)
+            self._future.set_result([error])
 
     def __await__(self) -> Generator[object, None, None]:
         error = yield from self._future.__await__()
-        if error is not None:
-            raise error
+        if error:
+            raise error.pop()
 
 
 class _AsyncioClock:
@@ -154,8 +155,12 @@ class _PortableSlot:
 
     def __await__(self) -> Generator[object, None, None]:
         yield from self._event.wait().__await__()
-        if self._error is not None:
-            raise self._error
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
 
 
 class _PortableClock:
@@ -281,6 +286,7 @@ class SingleFlight:
                     slot.settle()
                 else:
                     slot.fail(twin(failure))
+            failure = None  # its traceback holds this frame
             self._let_go(key, flight)
 
 
@@ -301,7 +307,10 @@ def failure_of(error: BaseException) -> Exception:
             made = RuntimeError("what was awaited had been cancelled")
             made.__cause__ = error
             return made
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # its traceback holds this frame
 
 
 def is_cancelled_by_name() -> bool:

@@ -139,7 +139,10 @@ class Consumer:
         if isinstance(opened, RequestError):
             if isinstance(opened, ConversationAlreadyOpen):
                 opened.conversation_id = await self._known_open_id()
-            raise opened
+            try:
+                raise opened
+            finally:
+                del results, told, opened  # its traceback holds this frame
         conversation = await self._remember(cast("Response[ConversationCreated]", opened), properties)
         if isinstance(told, RequestError):
             conversation.profile_error = told

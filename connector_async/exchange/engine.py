@@ -185,6 +185,7 @@ class Engine:
             raise SessionClosed("the session is closed", request_id=call.request_ids[-1], type=call.type)
         self._table.claim(call.request_ids, call)
         self.counters.requests += 1
+        problem: Problem | None = None
         try:
             if not self.lanes.enter(call, now):
                 await self.gate.queue(call, now)
@@ -210,6 +211,7 @@ class Engine:
             # cycle.
             raise self._books.ended_badly(call, error, closed=self._closed)  # noqa: B904
         finally:
+            problem = None  # it holds an error, whose traceback holds this frame
             self._table.release(call.request_ids)
             self.lanes.leave(call, self._clock.time())
             if self._idle and not len(self._table):
@@ -282,9 +284,11 @@ class Engine:
                     raise
                 # The Domain API or the identity service has a bad moment. Like that of any service, it is a matter
                 # of the policy.
-                await self._pause_for_missing(call, error)
+                if not await self._pause_for_missing(call, error):
+                    raise
 
-    async def _pause_for_missing(self, call: Call, error: NotSent | TokenUnavailable) -> None:
+    async def _pause_for_missing(self, call: Call, error: NotSent | TokenUnavailable) -> bool:
+        """Wait as the policy says; whether to ask again."""
         failure = Failure(
             fate=Fate.NOT_SENT if error.status is None else Fate.ANSWERED,
             status=error.status,
@@ -293,8 +297,9 @@ class Engine:
         )
         decision = self._decide(call, failure, repeatable=True)
         if self._closed or isinstance(decision, Stop):
-            raise error
+            return False
         await self.gate.sleep(call, decision.seconds)
+        return True
 
     async def _renewed_tokens(self, call: Call, problem: Problem) -> bool:
         with self.gate.lane_only(call, Stage.TOKEN):

@@ -69,16 +69,16 @@ class Gate:
         # It may have been granted by now: whoever was let on may have ended at once.
         if call.state is not TicketState.RUNNING:
             try:
-                await self._wait(call, call.deadline, Expired())
+                await self._wait(call, call.deadline, Expired)
             finally:
                 call.queued += self._clock.time() - since
 
-    async def _wait(self, call: Call, until: float, expired: Exception | None) -> None:
-        """Wait for somebody to settle the call's slot; at `until` go on, or raise `expired`."""
+    async def _wait(self, call: Call, until: float, expired: type[Exception] | None) -> None:
+        """Wait for somebody to settle the call's slot; at `until` go on, or raise an `expired`."""
         slot = call.slot = self._clock.slot()
         timer = None
         if until < math.inf:
-            ring = slot.settle if expired is None else lambda: slot.fail(expired)
+            ring = slot.settle if expired is None else lambda: slot.fail(expired())
             timer = self._clock.call_at(until, ring)
         try:
             await slot

@@ -120,7 +120,10 @@ class OutcomeStream(Generic[K]):
             if not self._reading and self._settled == self._read:
                 if self._failure is not None:
                     failure, self._failure = self._failure, None
-                    raise failure
+                    try:
+                        raise failure
+                    finally:
+                        del failure  # its traceback holds this frame
                 raise StopAsyncIteration
             await self._wait_for_news()
         self._taken += 1

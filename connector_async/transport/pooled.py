@@ -149,6 +149,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         finally:
             if connection.future is future:
                 connection.leave()
+            del future  # it may hold an error, whose traceback holds this frame
         # Made here and not in the callbacks: when many answers come at once, one object more for each of them, before
         # its request is done with, is one more that the garbage collector visits.
         head, _, content = raw.partition(b"\r\n\r\n")
