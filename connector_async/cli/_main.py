@@ -51,8 +51,9 @@ class _Parser(argparse.ArgumentParser):
         unknown = _UNRECOGNIZED.match(message)
         if unknown and unknown["first"].startswith("-"):
             message = f"unknown option {unknown['first']}{_meant(unknown['first'], self._options())}"
-        # Nothing on standard output, with `--json` either, as gh, docker and aws do: of a command line that is not
-        # understood nobody knows what it asks for. Two lines: argparse's usage is a screenful for some commands, and hides the sentence that matters.
+        # With `--json` too nothing goes to standard output, as gh, docker and aws do: of a command line that is not
+        # understood nobody knows what it asks for.
+        # Two lines: argparse's usage is a screenful for some commands, and hides the sentence that matters.
         self.exit(2, f"usage: see {self.prog} --help\n{self.prog}: {message}\n")
 
     def _options(self) -> list[str]:
