@@ -12,8 +12,8 @@ import anyio
 
 from connector_async.cli._chat_view import ChatView
 from connector_async.cli._console import CommandFailed, OutputLost, tell
+from connector_async.cli._lines import MAX_LINE, Line, read_lines
 from connector_async.cli._printable import printable
-from connector_async.cli._pump_input import MAX_LINE, Line, read_lines
 from connector_async.conversation import Conversation
 from connector_async.errors import ProtocolError, RequestError
 from connector_async.exchange import outcome_of

@@ -1,42 +1,27 @@
-"""The input of `connector-async pump`: JSON lines, each of them a message or a bad line, read as fast as wanted."""
+"""The input of `connector-async pump`: JSON lines, each of them a message or a bad line."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
-import anyio
-import anyio.lowlevel
-import anyio.to_thread
 import attrs
 import orjson
 
+from connector_async.cli._lines import MAX_LINE, Line
 from connector_async.consumer import Opening
 from connector_async.errors import ProtocolError
 from connector_async.pump import PumpMessage
 from connector_async.wire import ConsumerRequestConversation, ContentEvent, Event, parse_request
 
-__all__ = ["MAX_LINE", "BadLine", "DeadLetter", "Line", "read_line", "read_lines"]
+__all__ = ["BadLine", "DeadLetter", "read_line"]
 
-MAX_LINE: Final = 1 << 20
-"""Bytes of one line; no message of the API is as long."""
-_CHUNK: Final = 1 << 16
 _BOM: Final = b"\xef\xbb\xbf"
 _OPENING: Final = {"skill_id", "profile", "campaign", "context", "ttr"}
 _OUTCOME: Final = "outcome"
 """What a file of dead letters adds: it is an input again without being edited."""
 _KNOWN: Final = {"consumer", "text", "body", "id", _OUTCOME} | _OPENING
-
-
-@attrs.frozen
-class Line:
-    """One line that is not blank; `raw` is None where it was longer than `MAX_LINE`."""
-
-    number: int
-    raw: bytes | None = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -54,58 +39,6 @@ class DeadLetter(PumpMessage):
 
 class _Bad(Exception):
     """The reason."""
-
-
-async def read_lines(descriptor: int) -> AsyncGenerator[list[Line]]:
-    """The lines of a file, in lists: all that one reading gave. Waiting for a pipe can be cancelled.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    cutter = _Cutter()
-    wait = _waiter(descriptor)
-    while True:
-        await wait()
-        chunk = await anyio.to_thread.run_sync(os.read, descriptor, _CHUNK)
-        lines = cutter.cut(chunk)
-        if lines:
-            yield lines
-        if not chunk:
-            return
-
-
-def _waiter(descriptor: int) -> Callable[[], Any]:
-    """What to await before a reading: that of a pipe or a terminal may take for ever, and a thread in it with it."""
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor):
-        return lambda: anyio.wait_readable(descriptor)
-    return anyio.lowlevel.checkpoint
-
-
-@attrs.define
-class _Cutter:
-    """Cuts chunks into numbered lines."""
-
-    number: int = 0
-    rest: bytes = b""
-    is_too_long: bool = False
-
-    def cut(self, chunk: bytes) -> list[Line]:
-        """The lines that end in this chunk; an empty one ends the last."""
-        *whole, self.rest = (self.rest + chunk).split(b"\n")
-        if not chunk and (self.rest or self.is_too_long):
-            whole, self.rest = [*whole, self.rest], b""
-        lines: list[Line] = []
-        for raw in whole:
-            self.number += 1
-            if self.is_too_long or len(raw) > MAX_LINE:
-                lines.append(Line(self.number, None))
-                self.is_too_long = False
-            elif raw.strip():
-                lines.append(Line(self.number, raw))
-        if len(self.rest) > MAX_LINE:
-            self.rest, self.is_too_long = b"", True
-        return lines
 
 
 def read_line(line: Line) -> PumpMessage | BadLine:

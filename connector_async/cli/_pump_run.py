@@ -16,7 +16,8 @@ import anyio
 import attrs
 
 from connector_async.cli._console import tell
-from connector_async.cli._pump_input import BadLine, DeadLetter, read_line, read_lines
+from connector_async.cli._lines import read_lines
+from connector_async.cli._pump_input import BadLine, DeadLetter, read_line
 from connector_async.cli._pump_progress import PumpProgress, Standing, pump_progress
 from connector_async.cli._pump_report import Results, Summary
 from connector_async.errors import ConnectorError, StoreUnavailable

@@ -22,8 +22,8 @@ from connector_async.cli import chat, main
 from connector_async.cli._chat_talk import Chat
 from connector_async.cli._chat_view import ChatView
 from connector_async.cli._console import OutputLost, say
+from connector_async.cli._lines import MAX_LINE
 from connector_async.cli._printable import choices_of, printable, words_of
-from connector_async.cli._pump_input import MAX_LINE
 from connector_async.cli._sandbox_process import SandboxAddress, sandbox_process
 from connector_async.consumer import Consumer
 from connector_async.sandbox import FaultPlan, FaultRule, Sandbox, Status

@@ -14,7 +14,8 @@ import pytest
 
 from connector_async.cli import _pump_report, main
 from connector_async.cli._console import CommandFailed
-from connector_async.cli._pump_input import MAX_LINE, BadLine, Line, _Cutter, read_line, read_lines
+from connector_async.cli._lines import MAX_LINE, Line, _Cutter, read_lines
+from connector_async.cli._pump_input import BadLine, read_line
 from connector_async.cli._pump_progress import Standing, _Bar, _clock, _Lines
 from connector_async.cli._pump_report import Results, Summary, write_dead_letters
 from connector_async.pump import PumpMessage
