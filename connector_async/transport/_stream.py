@@ -126,21 +126,21 @@ class _Exchange:
             if length is not None and sent > length:
                 raise httpx.LocalProtocolError("the body is longer than announced", request=self._request)
             if chunk:
-                self._is_all_sent = sent == length
-                await self._write(pending + (chunk if length is not None else b"%x\r\n%s\r\n" % (len(chunk), chunk)))
+                framed = chunk if length is not None else b"%x\r\n%s\r\n" % (len(chunk), chunk)
+                await self._write(pending + framed, is_last=sent == length)
                 pending = b""
             if self._is_refused():
                 return
         if length is not None and sent < length:
             raise httpx.LocalProtocolError("the body is shorter than announced", request=self._request)
-        self._is_all_sent = True  # always before the write: the answer may come while the last byte waits to leave
-        await self._write(pending + (b"" if length is not None else b"0\r\n\r\n"))
+        await self._write(pending + (b"" if length is not None else b"0\r\n\r\n"), is_last=True)
         self._finish_if_done()
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: bytes, *, is_last: bool = False) -> None:
         if self._is_refused():
             return
         self._raise_error()
+        self._is_all_sent = is_last  # before the write: the answer may come while the last byte waits to leave
         if data:
             self._is_sent = True
             self._connection.transport.write(data)

@@ -213,22 +213,30 @@ async def test_an_early_answer_that_is_no_error_does_not_cut_the_upload(is_compl
     await wire.transport.aclose()
 
 
-async def test_a_connection_is_kept_only_if_the_end_of_the_last_chunk_was_written() -> None:
-    """An answer's head that came before it kept the end back, and the next request was read as a part of the body."""
+@pytest.mark.parametrize("status", ["200 OK", "500 No"])
+@pytest.mark.parametrize("at", ["end", "last byte"])
+async def test_a_connection_is_kept_only_if_all_of_the_body_was_written(status: str, at: str) -> None:
+    """An answer's head that came before its end kept that back, and the next request was read as a part of it."""
     wire = Wire()
+    raw = answer(status=status)
 
     async def body() -> AsyncIterator[bytes]:
-        yield b"all"
-        wire.connection.data_received(OK[:-1])
+        yield b"al"
+        if at == "end":
+            yield b"l"
+        wire.connection.data_received(raw[:-1])
+        if at == "last byte":
+            yield b"l"
 
-    task = wire.request(httpx.Request("POST", TARGET.url, content=body()))
+    headers = {"Content-Length": "3"} if at == "last byte" else {}
+    task = wire.request(httpx.Request("POST", TARGET.url, content=body(), headers=headers))
     for _ in range(10):
         await asyncio.sleep(0)
-    await wire.feed(OK[-1:])
+    await wire.feed(raw[-1:])
     with anyio.fail_after(60):
         assert (await task).content == b"[]"
-    assert wire.line.written.endswith(b"3\r\nall\r\n0\r\n\r\n")
-    assert wire.is_kept
+    is_whole = wire.line.written.endswith((b"1\r\nl\r\n0\r\n\r\n", b"\r\n\r\nall"))
+    assert wire.is_kept == is_whole == (status == "200 OK")
     await wire.transport.aclose()
 
 
