@@ -63,8 +63,10 @@ class DurableInbox:
     """New for each run: leases of an earlier one with the same name must not look like ours."""
     claimed: int = attrs.field(default=0, init=False)
     """Claims of which the store was not told yet what became of them."""
-    lapses: int = attrs.field(default=0, init=False)
-    """How often leases ended before they were renewed, and others took events over."""
+    _unbegun: dict[str, Delivery] = attrs.field(factory=dict[str, Delivery], init=False)
+    """Claims whose turn has not come, oldest first."""
+    _lost: dict[str, Delivery] = attrs.field(factory=dict[str, Delivery], init=False)
+    """Claims that may be others' by now, to be given back before anything is claimed: what is behind them waits."""
     _owed: deque[Callable[[], Awaitable[object]]] = attrs.field(
         factory=deque[Callable[[], Awaitable[object]]], init=False
     )
@@ -143,8 +145,8 @@ class DurableInbox:
         """Remember what the next attempt need not repeat."""
         _remember(self._turns, key, Turn(attempt=turn.attempt + 1, done=tuple(result.done)))
 
-    async def is_ours(self, lapses: int) -> bool:
-        """Whether what was claimed after so many lapses is certainly still ours: others may be at it else.
+    async def begin(self, delivery: Delivery) -> bool:
+        """Whether a claim is certainly still ours, now that its turn has come: others may be at it else.
 
         A worker that was paused, or whose loop a handler blocked, finds much in memory that it has lost meanwhile.
         """
@@ -153,16 +155,8 @@ class DurableInbox:
                 await self._renew()
             except Exception:
                 logger.exception("leases have ended and cannot be renewed")
-                return False
-        return lapses == self.lapses
-
-    async def give_back(self, delivery: Delivery) -> None:
-        """Leave a claimed event that was not begun to whoever comes first; it may be another's already."""
-        try:
-            # Due at any time: for one who claims by a clock that he read before, those behind it would be due first.
-            await self._tell(partial(self._retry, delivery, 0.0))
-        except Exception:
-            logger.exception("an event of %s could not be given back; it is tried again", delivery.lane)
+                self._lose()
+        return self._unbegun.pop(delivery.key, None) is not None
 
     async def finish(self, delivery: Delivery, result: Result | None) -> float | None:
         """Settle an event that was handled (None: dropped), or see to its next attempt: seconds until then.
@@ -251,6 +245,7 @@ class DurableInbox:
         """Whether there may be more to claim at once."""
         try:
             await self._renew()
+            await self._give_lost_back()
             has_more = await self._claim()
             for _ in range(len(self._owed)):
                 await self._tell(self._owed.popleft())
@@ -279,6 +274,10 @@ class DurableInbox:
         return len(deliveries) == limit
 
     async def _open(self, delivery: Delivery) -> None:
+        if self._lost:
+            # Noticed while this was claimed, which may stand behind some of it.
+            self._lost[delivery.key] = delivery
+            return
         part = self._parsed.pop(delivery.key, None)
         reason = "its worker ended before it was done, every time"
         if delivery.attempts <= self.settings.max_attempts:
@@ -289,7 +288,10 @@ class DurableInbox:
             else:
                 if delivery.key.startswith(_UNREADABLE):
                     await self.finish(delivery, await self._put_all(parts, delivery.body))
-                elif not self.take(parts[0], delivery):
+                    return
+                self._unbegun[delivery.key] = delivery
+                if not self.take(parts[0], delivery):
+                    del self._unbegun[delivery.key]
                     await self.finish(delivery, None)
                 return
         await self._tell(partial(self._bury, delivery, reason))
@@ -326,11 +328,25 @@ class DurableInbox:
         """An event is no longer ours. (Within the lease that says nothing of others: it was forgotten, perhaps.)"""
         if now >= self._ours_until != self._lapsed_at:
             self._lapsed_at = self._ours_until
-            self.lapses += 1
+            self._lose()
             logger.warning(
                 "leases of claimed events had ended before they were renewed, and others have taken some: those not "
                 "begun are given back. Was this process paused, or does a handler block the event loop?"
             )
+
+    def _lose(self) -> None:
+        self._lost.update(self._unbegun)
+        self._unbegun.clear()
+        self._wake.set()
+
+    async def _give_lost_back(self) -> None:
+        """Leave what was not begun to whoever comes first; some of it is another's already."""
+        while self._lost:
+            key, delivery = next(iter(self._lost.items()))
+            # Due at any time: for one who claims by a clock that he read before, those behind it would be due first.
+            await self._retry(delivery, 0.0)
+            del self._lost[key]
+            self.claimed -= 1
 
 
 def _remember(kept: OrderedDict[str, Any], key: str, value: object) -> None:

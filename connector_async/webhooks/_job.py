@@ -24,7 +24,6 @@ class Job:
         part: The event.
         body: The raw bytes that it came in, while the store may have to take it after all.
         delivery: Its claim, when it comes out of the durable inbox.
-        lapses: After how many lapses of the inbox it was claimed.
         is_asked: Ask the store whether another worker, or an earlier run, has had it. Not where the durable inbox
             or a caller answers for that.
         is_retractable: A failure is told to the vendor, whose next delivery must not look like a double.
@@ -36,7 +35,6 @@ class Job:
     part: Part
     body: bytes = attrs.field(default=b"", repr=False)
     delivery: Delivery | None = None
-    lapses: int = 0
     is_asked: bool = False
     is_retractable: bool = False
     turn: Turn = _FIRST_TURN

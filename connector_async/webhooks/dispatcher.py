@@ -206,7 +206,7 @@ class Dispatcher:
             # Also while we are being cancelled: nobody else takes what we have claimed before the lease ends.
             with anyio.move_on_after(_GIVE_BACK_WITHIN, shield=True):
                 await self._durable.release()
-        return len(self._sorting) - self._durable.at_hand
+        return max(0, len(self._sorting) - self._durable.at_hand)
 
     def stop(self) -> None:
         """Take on nothing new in memory and begin nothing: for a session that has ended."""
@@ -333,7 +333,7 @@ class Dispatcher:
     def _take(self, part: Part, delivery: Delivery) -> bool:
         """Take on a claimed event; False if there is nothing to do for it."""
         job = self._in_progress.get(delivery.key) or Job(part)
-        job.delivery, job.lapses = delivery, self._durable.lapses
+        job.delivery = delivery
         job.turn = self._durable.turn_of(delivery)
         # The store has seen to doubles. But a change that was overtaken is of no use, unless it is a second try:
         # then it may be the newest one itself.
@@ -346,8 +346,7 @@ class Dispatcher:
             if job.is_asked and not await self._is_first(job.part):
                 self.counters.duplicates += 1
                 return
-            if job.delivery is not None and not await self._durable.is_ours(job.lapses):
-                await self._durable.give_back(job.delivery)
+            if job.delivery is not None and not await self._durable.begin(job.delivery):
                 return
             job.result = result = await self._runner.run(job.part, job.turn)
             if not result.failures:

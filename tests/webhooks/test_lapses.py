@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import anyio
 import attrs
 import pytest
 
@@ -91,13 +94,61 @@ async def test_what_is_given_back_goes_first_with_one_who_read_his_clock_before(
         assert [one.key for one in await paused.take(2)] == [f"event c c {number}" for number in (1, 2)]
 
 
+async def test_nothing_newer_is_handled_before_what_was_lost_and_is_ours_again() -> None:
+    """It had never been claimed, and stood behind what is given back in memory alone."""
+    paused = Paused(others=1)
+    take = paused.take
+
+    async def take_and_settle(limit: int) -> list[Delivery]:
+        taken = await take(limit)
+        for delivery in taken:
+            assert await paused.store.settle_delivery(ACCOUNT, delivery.key, owner="other")
+        await worker.deliver(content("c", 4))
+        return taken
+
+    async with rig(paused.router, store=paused.store, settings=SETTINGS) as worker:
+        paused.take = take_and_settle  # type: ignore[method-assign]
+        await paused.deliver(worker)
+        await until(lambda: len(paused.handled) == 5)
+        await worker.quiet()
+    assert paused.handled == [0, 1, 2, 3, 4]
+
+
+async def test_what_is_claimed_while_a_loss_is_noticed_waits_behind_what_was_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    router, store, handled, release = Router(), DurableInMemory(), list[int](), anyio.Event()
+    claim = store.claim_deliveries
+
+    @router.on(ContentEvent)
+    async def handle(message: Incoming[ContentEvent]) -> None:
+        await release.wait()
+        handled.append(message.sequence or 0)
+
+    async def claim_and_lose(*args: Any, **facts: Any) -> list[Delivery]:
+        claims = await claim(*args, **facts)
+        if worker.dispatcher._durable._unbegun and claims:
+            worker.dispatcher._durable._lose()
+            release.set()
+        return claims
+
+    async with rig(router, store=store, settings=SETTINGS) as worker:
+        monkeypatch.setattr(store, "claim_deliveries", claim_and_lose)
+        await worker.deliver(content("c", 0), content("c", 1))
+        await until(lambda: worker.dispatcher._durable.claimed == 2)
+        await worker.deliver(content("c", 2))
+        await until(lambda: len(handled) == 3)
+        await worker.quiet()
+    assert handled == [0, 1, 2]
+    assert worker.dispatcher._durable.claimed == 0
+
+
 async def test_where_nobody_else_was_there_it_goes_on() -> None:
     paused = Paused(others=0)
     async with rig(paused.router, store=paused.store, settings=SETTINGS) as worker:
         await paused.deliver(worker)
         await worker.quiet()
     assert paused.handled == [0, 1, 2, 3]
-    assert worker.dispatcher._durable.lapses == 0
 
 
 async def test_nothing_is_begun_while_the_store_cannot_say_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
