@@ -33,7 +33,7 @@ async def test_a_cancellation_that_heeds_no_shield_lets_nobody_at_the_connection
 
     def write(db: sqlite3.Connection) -> None:
         begun.set()
-        go_on.wait(5)
+        go_on.wait(20)
         db.execute("INSERT INTO seen (account_id, key) VALUES (?, 'a')", (A,))
 
     first = asyncio.create_task(store._engine.write(write))
@@ -41,7 +41,7 @@ async def test_a_cancellation_that_heeds_no_shield_lets_nobody_at_the_connection
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         second = asyncio.create_task(store.first_time(A, "b"))
         while not store._engine.line.limiter.borrowed_tokens:
             await anyio.lowlevel.checkpoint()
