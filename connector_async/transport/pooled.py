@@ -63,10 +63,10 @@ class PooledTransport(httpx.AsyncBaseTransport):
     Building one needs no loop and does no I/O. Use it as a context manager, or call `aclose`. It may be entered again
     after that, also in another loop, and used in one loop after the other if each is closed before the next.
 
-    Of httpx's extensions a request may have `timeout`, `sni_hostname`, `target` and `trace` (when its head goes out and
-    the answer's has come); an answer has `http_version`, `reason_phrase` and `network_stream` (facts and `aclose` only,
-    so no WebSockets). It is stricter than httpx's own transport: folded headers, lines without CR, a Content-Length
-    twice, and a TLS stream that is cut where only its end tells the body's are refused.
+    Of httpx's extensions a request may have `timeout`, `sni_hostname`, `target` and `trace` (when its head goes out,
+    and when the answer's has come); an answer has `http_version`, `reason_phrase` and `network_stream` (facts and
+    `aclose` only, so no WebSockets). It is stricter than httpx's own transport: folded headers, lines without CR, a
+    Content-Length twice, and a TLS stream that is cut where only its end tells the body's are refused.
 
     Args:
         max_connections: Connections in total; who finds none free waits in turn, up to his deadline.
