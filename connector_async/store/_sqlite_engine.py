@@ -170,7 +170,7 @@ class SqliteEngine:
         if self._is_inherited():
             raise ConfigurationError(_forked(self.path))
 
-    def has_inherited(self, file: tuple[int, int] | None) -> bool:
+    def has_inherited(self, file: tuple[int, int]) -> bool:
         """Whether it has this file open since before a fork of the process."""
         return self._opened == file and self._is_inherited()
 
@@ -221,7 +221,7 @@ class SqliteEngine:
     def _check_not_inherited(self) -> None:
         """Refuse a file that was open when this process was forked: SQLite takes the parent's locks for its own."""
         file = _identity(self.path)
-        if any(one.has_inherited(file) for one in list(_engines)):
+        if file is not None and any(one.has_inherited(file) for one in list(_engines)):
             raise ConfigurationError(_forked(self.path))
 
 

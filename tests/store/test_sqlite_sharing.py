@@ -180,6 +180,20 @@ os.wait()
 """
 
 
+@pytest.mark.parametrize("name", ["new.db", ":memory:"])
+async def test_what_has_no_file_yet_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Locks a bug: a store in memory from before a fork had each new file of the child refused as open already."""
+    monkeypatch.chdir(tmp_path)
+    parents = SqliteStore(":memory:")
+    await parents.first_time(A, "open it")
+    with monkeypatch.context() as child:
+        child.setattr("connector_async.store._sqlite_engine.os.getpid", lambda: 0)
+        store = SqliteStore(name)
+        assert await store.first_time(A, "k")
+        await store.aclose()
+    await parents.aclose()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 def test_a_child_that_was_forked_while_the_file_was_open_is_refused(tmp_path: Path) -> None:
     """It had none of the locks, and took the parent's for its own, with a store of its own too: what it wrote went
